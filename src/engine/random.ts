@@ -15,19 +15,29 @@ export function hashKey(key: string): [number, number] {
   return [mix(a ^ key.length), mix(b ^ a)];
 }
 
-/** A uniform number in [0, 1) with 32 bits, from Philox-2x32-10 keyed by `key`. */
+/** A uniform number in [0, 1) with 24 bits (exact in float32), from Philox-2x32-10 (Salmon et al. 2011) keyed by `key`. */
 export function uniform(key: readonly [number, number], index: number, position: number): number {
   let left = (position ^ key[1]) >>> 0;
   let right = index >>> 0;
   let round = key[0] >>> 0;
   for (let i = 0; i < 10; i++) {
-    const product = BigInt(left) * 0xd256d193n;
-    const high = Number(product >> 32n);
+    const high = multiplyHigh(left, 0xd256d193);
+    const low = Math.imul(left, 0xd256d193) >>> 0;
     left = (high ^ round ^ right) >>> 0;
-    right = Number(product & 0xffffffffn);
+    right = low;
     round = (round + 0x9e3779b9) >>> 0;
   }
-  return left / 4294967296;
+  return (left >>> 8) / 16777216;
+}
+
+/** The upper 32 bits of a 32 x 32 bit product. */
+function multiplyHigh(a: number, b: number): number {
+  const a1 = a >>> 16;
+  const a0 = a & 0xffff;
+  const b1 = b >>> 16;
+  const b0 = b & 0xffff;
+  const middle = a1 * b0 + ((a0 * b0) >>> 16);
+  return (a1 * b1 + Math.floor((middle + a0 * b1) / 65536)) >>> 0;
 }
 
 /** A stream of uniforms and normals for initial weights and shuffles. */

@@ -1,4 +1,5 @@
 import type { Forest, StopReason, Tree } from "../forest/types.ts";
+import type { Tokenizer } from "../model/types.ts";
 
 /**
  * What a pass of the model gives for one tree, indexed [segment][token]. All of it respects the segment's temperature and
@@ -148,8 +149,9 @@ export interface OptimSettings {
 }
 
 export interface Model {
-  /** The tokenizer, chat template and limits that the base brought along. */
+  /** Limits that the base brought along, and what the memory budget chose. */
   readonly info: ModelInfo;
+  readonly tokenizer: Tokenizer;
   readonly counts: Readonly<TokenCounts>;
   sample(
     requests: SampleRequest[],

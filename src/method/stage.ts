@@ -1,0 +1,38 @@
+import type { Model } from "../engine/types.ts";
+import type { Forest } from "../forest/types.ts";
+import type { Tokenizer } from "../model/types.ts";
+import type { Grade, Problem, Task } from "../task/types.ts";
+
+/**
+ * What a method sees of the run it is a stage of. A method is a function of (stage, its settings) whose loop is
+ * `for await (const step of stage.steps()) { ... }`; when the body has finished, the run writes the step's metrics and samples and,
+ * where one is due, a checkpoint. A resumed stage yields the steps that are left.
+ */
+export interface Stage {
+  /** Unique in the run, such as "2-grpo". */
+  readonly name: string;
+  readonly seed: number;
+  readonly model: Model;
+  readonly tokenizer: Tokenizer;
+  readonly task: Task;
+  steps(): AsyncIterable<Step>;
+}
+
+export interface Step {
+  /** From 0, in the stage. */
+  readonly index: number;
+  /** The next `count` training problems. Order: a permutation of the split for each epoch, drawn from the seed. */
+  problems(count: number): Problem[];
+  /** The learning rate after warm-up and decay. */
+  lr(): number;
+  /** Names the random stream of what is sampled for a problem in this step. */
+  key(problem: Problem): string;
+  /** Grades responses through the run's journal of verdicts. */
+  grade(items: { problem: Problem; response: string }[]): Promise<Grade[]>;
+  /** Numbers for metrics.jsonl and the progress view. Later calls add to earlier ones. */
+  log(metrics: Record<string, number>): void;
+  /** Samples for rollouts/. */
+  keep(forest: Forest): void;
+  /** Time spent sampling and training, for timings.jsonl: `await step.time("sample", () => ...)`. */
+  time<T>(what: "sample" | "grade" | "score" | "train", work: () => Promise<T>): Promise<T>;
+}
