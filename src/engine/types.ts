@@ -26,6 +26,13 @@ export interface LossResult {
 }
 
 /**
+ * The fields that make a token count. In `forwardBackward` a token carries weight when one of these is non-zero there; the head runs
+ * on such tokens alone (others get 0 as log-prob and entropy), and a tree without one is skipped. A tree that has none of
+ * these fields at all is computed whole.
+ */
+export const WEIGHT_FIELDS = ["weights", "advantages", "advantagesUp", "advantagesDown", "returns"] as const;
+
+/**
  * A loss: sums, never means. It reads the trees (ids, parents, sources, logprobs = the old policy's, fields) and what the
  * pass gave, nothing outside; its gradient has the shape of the scores.
  */
@@ -100,6 +107,8 @@ export interface ModelSpec {
   addTokens?: string[];
   /** A folder written by `Model.save`. */
   from?: { dir: string; optimizer: boolean };
+  /** The words of the tokenizer of a "tiny" base; comes from the task. */
+  vocabulary?: string[];
   /** Seeds initial weights (adapters, heads, and the tiny model's own). */
   seed?: number;
 }

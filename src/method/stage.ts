@@ -1,4 +1,4 @@
-import type { Model } from "../engine/types.ts";
+import type { Model, Policy } from "../engine/types.ts";
 import type { Forest } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Grade, Problem, Task } from "../task/types.ts";
@@ -15,6 +15,8 @@ export interface Stage {
   readonly model: Model;
   readonly tokenizer: Tokenizer;
   readonly task: Task;
+  /** The weights with which the stage began, frozen; the same in a resumed stage. Asked for before the first step, if at all. */
+  startPolicy(): Promise<Policy>;
   steps(): AsyncIterable<Step>;
 }
 

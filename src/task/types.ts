@@ -59,6 +59,8 @@ export interface Grade {
 export interface Task {
   readonly name: string;
   readonly stop: string[];
+  /** The words of a tiny model's tokenizer, where the task knows them all. */
+  readonly vocabulary?: string[];
   /** Throws a UserError when the task has no such split, naming those it has. */
   problems(split: Split): Promise<ProblemSource>;
   grade(items: { problem: Problem; response: string }[]): Promise<Grade[]>;

@@ -1,0 +1,200 @@
+import type { ModelConfig } from "../../model/types.ts";
+import {
+  add,
+  cumsum,
+  Graph,
+  log,
+  max,
+  mul,
+  reshape,
+  rmsNorm,
+  softmax,
+  split,
+  sub,
+  swiglu,
+  sum,
+  type Tensor,
+  where,
+} from "../../tensor/index.ts";
+import { EMBEDDING, FINAL_NORM, HEAD, linearDims, vectors } from "./layers.ts";
+import { gemm } from "./linear.ts";
+
+export interface DecodeOptions {
+  config: ModelConfig;
+  /** Some row may only choose among given ids. */
+  masked: boolean;
+  /** Some row samples with top-k or top-p. */
+  truncated: boolean;
+}
+
+/** Matrices of a decode session by name: fused where they read the same input. */
+export function decodeMatrices(config: ModelConfig): { name: string; dims: [number, number] }[] {
+  const { q, k, o, gate, down } = linearDims(config);
+  const layers = Array.from({ length: config.layers }, (_, l) => [
+    { name: `${l}.qkv`, dims: [q[0] + 2 * k[0], q[1]] as [number, number] },
+    { name: `${l}.o`, dims: o },
+    { name: `${l}.gateUp`, dims: [2 * gate[0], gate[1]] as [number, number] },
+    { name: `${l}.down`, dims: down },
+  ]);
+  return layers.flat();
+}
+
+/** The biases of q, k and v as one vector. */
+export const biasName = (layer: number): string => `${layer}.qkvBias`;
+
+/**
+ * One token for every row of a batch, embedding row in, chosen token out: all layers, attention over the slots' caches (written in
+ * place), the head, and the choice itself.
+ *
+ * The choice is the inverse of the cumulative distribution at the row's uniform number, in order of ids, in two levels: sums of
+ * blocks first, then inside the block, which costs two sweeps over the vocabulary and keeps float32 sums short.
+ */
+export function decodeGraph(o: DecodeOptions): Uint8Array {
+  const { config } = o;
+  const { hidden, vocab, heads, kvHeads, headDim, intermediate, rmsEps } = config;
+  const graph = new Graph();
+  const wide = heads * headDim;
+  const narrow = kvHeads * headDim;
+  const shapes = new Map(decodeMatrices(config).map(({ name, dims }) => [name, dims]));
+  const matrix = (name: string): Tensor => graph.weight(name, shapes.get(name) ?? []);
+  const vector = (name: string, length: number): Tensor => graph.weight(name, [length]);
+  const past = graph.input("past", ["b"], { type: "int32" });
+  const total = graph.input("total", [1], { type: "int32" });
+  const cos = graph.input("cos", ["positions", headDim / 2]);
+  const sin = graph.input("sin", ["positions", headDim / 2]);
+  const present: { name: string; tensor: Tensor }[] = [];
+
+  let x = graph.input("x", ["b", hidden]);
+  for (let l = 0; l < config.layers; l++) {
+    const names = vectors(config, l);
+    const norm = (t: Tensor, input: string): Tensor =>
+      rmsNorm(t, vector(names[input].name, names[input].length), rmsEps);
+    const bias = config.qkvBias ? vector(biasName(l), wide + 2 * narrow) : undefined;
+    const qkv = gemm(["b", wide + 2 * narrow], norm(x, "norm1"), matrix(`${l}.qkv`), { transB: true, add: bias });
+    let [q, k, v] = split(qkv, 1, [wide, narrow, narrow]);
+    if (config.qkNorm) {
+      q = norm(reshape(q, ["b", heads, headDim]), "qNorm");
+      k = norm(reshape(k, ["b", kvHeads, headDim]), "kNorm");
+    }
+    const cache = ["b", kvHeads, "capacity", headDim];
+    const [attended, keys, values] = graph.node(
+      "GroupQueryAttention",
+      [
+        reshape(q, ["b", 1, wide], [0, 1, wide]),
+        reshape(k, ["b", 1, narrow], [0, 1, narrow]),
+        reshape(v, ["b", 1, narrow], [0, 1, narrow]),
+        graph.input(`keys.${l}`, cache),
+        graph.input(`values.${l}`, cache),
+        past,
+        total,
+        cos,
+        sin,
+      ],
+      [{ dims: ["b", 1, wide] }, { dims: cache }, { dims: cache }],
+      { num_heads: heads, kv_num_heads: kvHeads, do_rotary: 1 },
+      { domain: "com.microsoft" },
+    );
+    present.push({ name: `newKeys.${l}`, tensor: keys }, { name: `newValues.${l}`, tensor: values });
+    x = gemm(["b", hidden], reshape(attended, ["b", wide], [0, wide]), matrix(`${l}.o`), { transB: true, add: x });
+    const gateUp = gemm(["b", 2 * intermediate], norm(x, "norm2"), matrix(`${l}.gateUp`), { transB: true });
+    const [gate, up] = split(gateUp, 1, [intermediate, intermediate]);
+    x = gemm(["b", hidden], swiglu(gate, up), matrix(`${l}.down`), { transB: true, add: x });
+  }
+  for (const { name, tensor } of present) graph.output(name, tensor);
+
+  const h = rmsNorm(x, vector(FINAL_NORM, hidden), rmsEps);
+  const head = graph.weight(config.tiedEmbeddings ? EMBEDDING : HEAD, [vocab, hidden]);
+  const logits = gemm(["b", vocab], h, head, { transB: true });
+  graph.output("logits", logits);
+  choose(graph, o, logits);
+  return graph.build();
+}
+
+/** Adds the choice: `token` [b] int64 and its `logprob` [b] under softmax(logits / temperature) over the allowed ids. */
+function choose(graph: Graph, o: DecodeOptions, logits: Tensor): void {
+  const { vocab } = o.config;
+  const uniform = graph.input("uniform", ["b", 1]);
+  const inverseTemperature = graph.input("inverseTemperature", ["b", 1]);
+  const greedy = graph.input("greedy", ["b", 1], { type: "bool" });
+  let scaled = mul(logits, inverseTemperature);
+  if (o.masked) scaled = add(scaled, graph.input("mask", ["b", vocab]));
+  const probs = softmax(scaled);
+  const lse = sub(max(scaled, [1], true), log(max(probs, [1], true)));
+  const sampled = o.truncated
+    ? chooseTruncated(graph, vocab, probs, uniform)
+    : chooseByBlocks(graph, vocab, probs, uniform);
+  const [best] = graph.node("ArgMax", [scaled], [{ dims: ["b", 1], type: "int64" }], {
+    axis: 1,
+    keepdims: 1,
+    select_last_index: 0,
+  });
+  const [token] = graph.node("Where", [greedy, best, sampled], [{ dims: ["b", 1], type: "int64" }]);
+  const [chosen] = graph.node("GatherElements", [scaled, token], [{ dims: ["b", 1] }], { axis: 1 });
+  graph.output("token", token);
+  graph.output("logprob", sub(chosen, lse));
+}
+
+/** Keeps a float just below the end of a cumulative sum, so that rounding never points past it. */
+const BELOW_ONE = 1 - 2 ** -23;
+
+function chooseByBlocks(graph: Graph, vocab: number, probs: Tensor, uniform: Tensor): Tensor {
+  const size = 128;
+  const count = Math.ceil(vocab / size);
+  let padded = probs;
+  if (count * size !== vocab) {
+    padded = graph.node(
+      "Pad",
+      [probs, graph.ints([0, 0, 0, count * size - vocab])],
+      [{ dims: ["b", count * size] }],
+    )[0];
+  }
+  const blocks = reshape(padded, ["b", count, size], [0, count, size]);
+  const sums = sum(blocks, [2]);
+  const upTo = cumsum(sums);
+  const whole = max(upTo, [1], true);
+  const aim = minimumOf(graph, mul(uniform, whole), mul(whole, BELOW_ONE));
+  const block = countAtMost(graph, upTo, aim);
+  const [before] = graph.node("CumSum", [sums, graph.scalar(1, "int64")], [{ dims: ["b", count] }], { exclusive: 1 });
+  const [start] = graph.node("GatherElements", [before, block], [{ dims: ["b", 1] }], { axis: 1 });
+  const [inside] = graph.node("GatherND", [blocks, block], [{ dims: ["b", size] }], { batch_dims: 1 });
+  const insideUpTo = cumsum(inside);
+  const rest = minimumOf(graph, sub(aim, start), mul(max(insideUpTo, [1], true), BELOW_ONE));
+  const offset = countAtMost(graph, insideUpTo, rest);
+  const [first] = graph.node("Mul", [block, graph.scalar(size, "int64")], [{ dims: ["b", 1], type: "int64" }]);
+  return graph.node("Add", [first, offset], [{ dims: ["b", 1], type: "int64" }])[0];
+}
+
+/**
+ * Top-k and top-p (Holtzman et al. 2020): ids by falling probability; one stays while the sum before it is below top-p and its rank
+ * is below top-k (the whole vocabulary where a row has none).
+ */
+function chooseTruncated(graph: Graph, vocab: number, probs: Tensor, uniform: Tensor): Tensor {
+  const topK = graph.input("topK", ["b", 1]);
+  const topP = graph.input("topP", ["b", 1]);
+  const [sorted, ids] = graph.node(
+    "TopK",
+    [probs, graph.ints([vocab])],
+    [{ dims: ["b", vocab] }, { dims: ["b", vocab], type: "int64" }],
+    { axis: 1 },
+  );
+  const [before] = graph.node("CumSum", [sorted, graph.scalar(1, "int64")], [{ dims: ["b", vocab] }], { exclusive: 1 });
+  const ranks = graph.constant(
+    Float32Array.from({ length: vocab }, (_, i) => i),
+    [1, vocab],
+  );
+  const less = (a: Tensor, b: Tensor) => graph.node("Less", [a, b], [{ dims: ["b", vocab], type: "bool" }])[0];
+  const [keep] = graph.node("And", [less(before, topP), less(ranks, topK)], [{ dims: ["b", vocab], type: "bool" }]);
+  const upTo = cumsum(where(keep, sorted, graph.scalar(0)));
+  const whole = max(upTo, [1], true);
+  const rank = countAtMost(graph, upTo, minimumOf(graph, mul(uniform, whole), mul(whole, BELOW_ONE)));
+  return graph.node("GatherElements", [ids, rank], [{ dims: ["b", 1], type: "int64" }], { axis: 1 })[0];
+}
+
+const minimumOf = (graph: Graph, a: Tensor, b: Tensor): Tensor => graph.node("Min", [a, b], [{ dims: a.dims }])[0];
+
+/** How many of a row's numbers are at most the limit, [b, 1] int64: the place of the first that is above it. */
+function countAtMost(graph: Graph, row: Tensor, limit: Tensor): Tensor {
+  const [below] = graph.node("LessOrEqual", [row, limit], [{ dims: row.dims, type: "bool" }]);
+  const [ones] = graph.node("Cast", [below], [{ dims: row.dims, type: "int64" }], { to: 7 });
+  return graph.node("ReduceSum", [ones, graph.ints([1])], [{ dims: ["b", 1], type: "int64" }], { keepdims: 1 })[0];
+}

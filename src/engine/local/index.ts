@@ -1,0 +1,99 @@
+import { UserError } from "../../errors.ts";
+import { loadModelFiles } from "../../model/load.ts";
+import { tinyFiles } from "../../model/tiny.ts";
+import type { ModelFiles } from "../../model/types.ts";
+import { Runtime } from "../../runtime/index.ts";
+import { RandomStream } from "../random.ts";
+import type { Capabilities, Engine, ModelSpec } from "../types.ts";
+import { LINEARS } from "./layers.ts";
+import { LocalModel } from "./model.ts";
+import { planMemory } from "./plan.ts";
+import { BaseWeights } from "./weights.ts";
+
+export { LocalModel } from "./model.ts";
+
+export interface LocalEngineOptions {
+  /** All cores when absent. */
+  threads?: number;
+  /** Memory budget; 80 % of the machine's when absent. */
+  memoryGb?: number;
+}
+
+/** An engine on this machine's processor. Models over the same frozen base share its weights. */
+export class LocalEngine implements Engine {
+  readonly runtime: Runtime;
+  private readonly options: LocalEngineOptions;
+  private readonly bases = new Map<string, { files: ModelFiles; base: BaseWeights }>();
+  private readonly models: LocalModel[] = [];
+
+  constructor(options: LocalEngineOptions = {}) {
+    this.options = options;
+    this.runtime = Runtime.open({ threads: options.threads });
+  }
+
+  capabilities(): Capabilities {
+    return {
+      losses: ["cross_entropy", "importance_sampling", "ppo", "cispo"],
+      customLoss: true,
+      entropy: true,
+      heads: true,
+      allowed: true,
+      addTokens: false,
+      fullFineTune: true,
+      gradClip: true,
+      snapshots: true,
+      deterministicSeed: true,
+    };
+  }
+
+  async create(spec: ModelSpec): Promise<LocalModel> {
+    checkSpec(spec);
+    const known = this.bases.get(spec.base);
+    const files = known?.files ?? (await readFiles(spec));
+    const plan = planMemory(files, spec, this.options.memoryGb);
+    let base: BaseWeights | null = null;
+    if (spec.train !== "full") {
+      base = known?.base ?? new BaseWeights(files, plan.keepStored);
+      if (spec.base !== "tiny" && !known) this.bases.set(spec.base, { files, base });
+    }
+    const model = new LocalModel(this.runtime, files, base, spec, plan);
+    this.models.push(model);
+    if (spec.from) await model.load(spec.from);
+    return model;
+  }
+
+  async close(): Promise<void> {
+    for (const model of this.models.splice(0)) await model.close();
+    this.bases.clear();
+  }
+}
+
+export const createLocalEngine = (options?: LocalEngineOptions): LocalEngine => new LocalEngine(options);
+
+async function readFiles(spec: ModelSpec): Promise<ModelFiles> {
+  if (spec.base !== "tiny") return loadModelFiles(spec.base);
+  if (!spec.vocabulary) {
+    throw new UserError(
+      `model "tiny" takes its words from the task, and this task names none; use a task with a vocabulary, such as "wordproblems"`,
+    );
+  }
+  const random = new RandomStream(`${spec.seed ?? 0}/tiny model`);
+  return tinyFiles({ vocabulary: spec.vocabulary }, () => random.normal());
+}
+
+function checkSpec(spec: ModelSpec): void {
+  if (spec.addTokens?.length) throw new UserError("new vocabulary rows are not built yet; leave addTokens out");
+  const heads = spec.heads ?? [];
+  for (const { name, width } of heads) {
+    if (!Number.isInteger(width) || width < 1)
+      throw new UserError(`head ${name}: width must be a positive whole number, found ${width}`);
+  }
+  if (typeof spec.train !== "object") return;
+  const { rank, alpha, targets } = spec.train.lora;
+  if (!Number.isInteger(rank) || rank < 1)
+    throw new UserError(`lora: rank must be a positive whole number, found ${rank}`);
+  if (!(alpha > 0)) throw new UserError(`lora: alpha must be above 0, found ${alpha}`);
+  const unknown = targets?.find((name) => !(LINEARS as readonly string[]).includes(name));
+  if (unknown !== undefined)
+    throw new UserError(`lora: unknown target "${unknown}"; expected some of ${LINEARS.join(", ")}`);
+}

@@ -1,0 +1,417 @@
+import { UserError } from "../../errors.ts";
+import type { Forest } from "../../forest/types.ts";
+import { validateForest } from "../../forest/validate.ts";
+import { loadModelFiles } from "../../model/load.ts";
+import type { ModelFiles, Tokenizer } from "../../model/types.ts";
+import type { Runtime, Session } from "../../runtime/index.ts";
+import { RandomStream } from "../random.ts";
+import type {
+  HeadSpec,
+  Loss,
+  Model,
+  ModelInfo,
+  ModelSpec,
+  OptimSettings,
+  Policy,
+  Sample,
+  SampleRequest,
+  Scores,
+  StepResult,
+  TokenCounts,
+} from "../types.ts";
+import { AdamW } from "./adam.ts";
+import type { Trained } from "./blocks.ts";
+import { LocalDecoder } from "./decoder.ts";
+import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
+import { Parameters } from "./parameters.ts";
+import type { MemoryPlan } from "./plan.ts";
+import { Sampler } from "./sampler.ts";
+import { loadState, saveState } from "./state.ts";
+import { type ScoringPolicy, Trainer } from "./trainer.ts";
+import {
+  adapterNames,
+  BaseWeights,
+  floats,
+  FullWeights,
+  type LayerMatrices,
+  layerScratch,
+  LoraWeights,
+  mergeSession,
+  type WeightView,
+} from "./weights.ts";
+
+/** A model on this machine. Verbs run one at a time in call order; `sample` calls that follow each other share one batch. */
+export class LocalModel implements Model {
+  readonly info: ModelInfo;
+  readonly tokenizer: Tokenizer;
+  readonly parameters: Parameters;
+  readonly files: ModelFiles;
+  private readonly runtime: Runtime;
+  private readonly spec: ModelSpec;
+  private readonly plan: MemoryPlan;
+  private readonly trained: Trained;
+  private readonly trainer: Trainer;
+  private readonly base: BaseWeights | null;
+  private readonly merge: Session | null;
+  private scratch: LayerMatrices | null = null;
+  private adam: AdamW | null = null;
+  private readonly snapshots = new Map<Policy, Float32Array>();
+  private readonly decoders = new Map<Policy, LocalDecoder>();
+  /** What full fine-tuning reads again from disk when it is asked for the base. */
+  private reloaded: BaseWeights | null = null;
+  private tail: Promise<unknown> = Promise.resolve();
+  private joining: { policy: Policy; sampler: Sampler } | null = null;
+  private readonly done: TokenCounts = { generated: 0, prefilled: 0, scored: 0, trained: 0 };
+  private closed = false;
+
+  constructor(runtime: Runtime, files: ModelFiles, base: BaseWeights | null, spec: ModelSpec, plan: MemoryPlan) {
+    const { config } = files;
+    this.runtime = runtime;
+    this.files = files;
+    this.spec = spec;
+    this.plan = plan;
+    this.tokenizer = files.tokenizer;
+    this.base = base;
+    const lora = typeof spec.train === "object" ? spec.train.lora : null;
+    const targets = new Set<LinearName>(lora ? LINEARS.filter((name) => lora.targets?.includes(name) ?? true) : []);
+    this.trained = lora ? { scale: lora.alpha / lora.rank, targets } : spec.train === "full" ? "full" : "none";
+    this.merge = lora ? mergeSession(runtime, lora.alpha / lora.rank) : null;
+    this.parameters = new Parameters(parameterShapes(files, spec, targets));
+    this.initialise();
+    this.trainer = new Trainer(runtime, config, this.trained, spec.heads ?? [], plan);
+    const frozen =
+      spec.train === "full"
+        ? 0
+        : tensorOrder(config).reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
+    this.info = {
+      vocabSize: config.vocab,
+      maxContext: config.maxContext,
+      eosIds: config.eosIds,
+      trainable: this.parameters.length,
+      parameters: frozen + this.parameters.length,
+      plan: plan.text,
+    };
+  }
+
+  get counts(): TokenCounts {
+    const generated = this.done.generated + (this.joining?.sampler.generated ?? 0);
+    let prefilled = this.done.prefilled;
+    for (const decoder of this.decoders.values()) prefilled += decoder.prefilled;
+    return { ...this.done, generated, prefilled };
+  }
+
+  async sample(
+    requests: SampleRequest[],
+    onDone?: (sample: Sample, request: number, index: number) => void,
+  ): Promise<Sample[]> {
+    this.assertOpen();
+    for (const request of requests) this.checkRequest(request);
+    const policies = [...new Set(requests.map((request) => request.policy ?? "current"))];
+    if (policies.length <= 1) return this.samplePolicy(policies[0] ?? "current", requests, onDone);
+    const parts = await Promise.all(
+      policies.map((policy) => {
+        const own = requests
+          .map((request, i) => ({ request, i }))
+          .filter(({ request }) => (request.policy ?? "current") === policy);
+        const heard = onDone && ((sample: Sample, r: number, index: number) => onDone(sample, own[r].i, index));
+        return this.samplePolicy(
+          policy,
+          own.map(({ request }) => request),
+          heard,
+        ).then((samples) => ({ own, samples }));
+      }),
+    );
+    const byRequest: Sample[][] = requests.map(() => []);
+    for (const { own, samples } of parts) {
+      let at = 0;
+      for (const { request, i } of own) byRequest[i] = samples.slice(at, (at += request.n));
+    }
+    return byRequest.flat();
+  }
+
+  forward(forest: Forest, policy: Policy = "current"): Promise<Scores[]> {
+    return this.exclusive(async () => {
+      this.checkForest(forest);
+      const scores = await this.trainer.forward(forest, await this.scoring(policy));
+      this.done.scored += countTokens(forest);
+      return scores;
+    });
+  }
+
+  forwardBackward(forest: Forest, loss: Loss): Promise<StepResult> {
+    return this.exclusive(async () => {
+      this.checkForest(forest);
+      if (this.parameters.length === 0)
+        throw new UserError(`this model trains nothing; create it with train "full" or a LoRA`);
+      const result = await this.trainer.forwardBackward(forest, loss, await this.scoring("current"), this.parameters);
+      this.done.trained += countTokens(forest.filter((_, t) => result.scores[t].logprobs.length > 0));
+      return result;
+    });
+  }
+
+  discard(): Promise<void> {
+    return this.exclusive(async () => this.parameters.discard());
+  }
+
+  optimStep(settings: OptimSettings): Promise<{ gradNorm: number }> {
+    return this.exclusive(async () => {
+      this.adam ??= new AdamW(this.runtime, this.parameters);
+      const result = await this.adam.step(settings);
+      this.dropDecoders();
+      return result;
+    });
+  }
+
+  snapshot(name: string): Promise<Policy> {
+    return this.exclusive(async () => {
+      if (name === "current" || name === "base")
+        throw new UserError(`a snapshot cannot be named "${name}"; choose another name`);
+      const copy = floats(this.parameters.length);
+      copy.set(this.parameters.values);
+      this.snapshots.set(name, copy);
+      this.dropDecoder(name);
+      return name;
+    });
+  }
+
+  release(policy: Policy): Promise<void> {
+    return this.exclusive(async () => {
+      this.snapshots.delete(policy);
+      this.dropDecoder(policy);
+    });
+  }
+
+  save(dir: string): Promise<void> {
+    return this.exclusive(() => saveState(dir, this.parameters));
+  }
+
+  /** Continues from a folder written by `save`. */
+  load(from: { dir: string; optimizer: boolean }): Promise<void> {
+    return this.exclusive(async () => {
+      await loadState(from.dir, this.parameters, from.optimizer);
+      this.dropDecoders();
+    });
+  }
+
+  /** Every weight by Hugging Face name as float32, adapters merged; each is valid until the next. */
+  async *tensors(): AsyncGenerator<readonly [name: string, tensor: { dims: number[]; data: Float32Array }]> {
+    const { weights } = await this.scoring("current");
+    const dims = linearDims(this.files.config);
+    const inLayers = new Set<string>();
+    for (let layer = 0; layer < this.files.config.layers; layer++) {
+      const matrices = await weights.layer(layer);
+      for (const linear of LINEARS) {
+        inLayers.add(weightName(layer, linear));
+        yield [weightName(layer, linear), { dims: dims[linear], data: matrices[linear] }];
+      }
+    }
+    for (const { name, dims: shape } of tensorOrder(this.files.config)) {
+      if (!inLayers.has(name)) yield [name, { dims: shape, data: weights.tensor(name) }];
+    }
+  }
+
+  close(): Promise<void> {
+    return this.exclusive(async () => {
+      this.closed = true;
+      this.dropDecoders();
+      for (const name of [...this.decoders.keys()]) this.dropDecoder(name);
+      this.trainer.release();
+      this.adam?.release();
+      this.merge?.release();
+    });
+  }
+
+  private samplePolicy(
+    policy: Policy,
+    requests: SampleRequest[],
+    onDone?: (sample: Sample, request: number, index: number) => void,
+  ): Promise<Sample[]> {
+    if (this.joining?.policy === policy && !this.joining.sampler.finished)
+      return this.joining.sampler.add(requests, onDone);
+    const sampler = new Sampler(this.tokenizer, this.files.config.eosIds);
+    const joining = { policy, sampler };
+    this.joining = joining;
+    const samples = sampler.add(requests, onDone);
+    const work = async (): Promise<void> => {
+      try {
+        await sampler.run(await this.decoder(policy));
+      } catch (error) {
+        sampler.fail(error);
+      } finally {
+        this.done.generated += sampler.generated;
+        if (this.joining === joining) this.joining = null;
+      }
+    };
+    this.tail = this.tail.then(work);
+    return samples;
+  }
+
+  private exclusive<T>(work: () => Promise<T>): Promise<T> {
+    this.assertOpen();
+    this.joining = null;
+    const result = this.tail.then(work);
+    this.tail = result.catch(() => undefined);
+    return result;
+  }
+
+  private async scoring(policy: Policy): Promise<ScoringPolicy> {
+    const arena = policy === "current" || policy === "base" ? this.parameters.values : this.snapshots.get(policy);
+    if (!arena) {
+      throw new UserError(
+        `no policy "${policy}"; there are ${["current", "base", ...this.snapshots.keys()].join(", ")}`,
+      );
+    }
+    const at = (name: string): Float32Array => {
+      const entry = this.parameters.entries.find((e) => e.name === name);
+      if (!entry) throw new Error(`no parameter ${name}`);
+      return arena.subarray(entry.offset, entry.offset + entry.length);
+    };
+    const head = (name: string) => ({ weight: at(`${name}.weight`), bias: at(`${name}.bias`) });
+    return { weights: await this.weights(policy, arena, at), head };
+  }
+
+  private async weights(policy: Policy, arena: Float32Array, at: (name: string) => Float32Array): Promise<WeightView> {
+    const { config } = this.files;
+    if (this.spec.train === "full") {
+      if (policy !== "base") return new FullWeights(config, arena);
+      this.reloaded ??= new BaseWeights(await loadModelFiles(this.spec.base), false);
+      return this.reloaded;
+    }
+    if (!this.base) throw new Error("a frozen base is missing");
+    if (policy === "base" || typeof this.spec.train !== "object" || !this.merge) return this.base;
+    const { rank, alpha } = this.spec.train.lora;
+    const targets = typeof this.trained === "object" ? this.trained.targets : new Set<LinearName>();
+    const adapters = {
+      rank,
+      scale: alpha / rank,
+      targets,
+      a: (module: string) => at(adapterNames(module).a),
+      b: (module: string) => at(adapterNames(module).b),
+    };
+    this.scratch ??= layerScratch(config);
+    return new LoraWeights(config, this.base, adapters, this.merge, this.scratch);
+  }
+
+  private async decoder(policy: Policy): Promise<LocalDecoder> {
+    let decoder = this.decoders.get(policy);
+    if (!decoder) {
+      const { weights } = await this.scoring(policy);
+      decoder = await LocalDecoder.create(
+        this.runtime,
+        this.files.config,
+        this.trainer.pass,
+        weights,
+        this.plan.decoder,
+      );
+      this.decoders.set(policy, decoder);
+    }
+    return decoder;
+  }
+
+  /** Keys and values belong to weights: those of the policy that changed go, and with them every prefix. */
+  private dropDecoders(): void {
+    for (const policy of [...this.decoders.keys()]) this.dropDecoder(policy);
+  }
+
+  private dropDecoder(policy: Policy): void {
+    const decoder = this.decoders.get(policy);
+    if (!decoder) return;
+    this.done.prefilled += decoder.prefilled;
+    decoder.release();
+    this.decoders.delete(policy);
+  }
+
+  /** Adapters: a uniform in +-1/sqrt(in), b zero (Hu et al. 2021 as `peft` does it). Heads: normal. Everything else: the base's own. */
+  private initialise(): void {
+    const { spec, parameters } = this;
+    const random = new RandomStream(`${spec.seed ?? 0}/initial weights`);
+    if (spec.train === "full") {
+      new BaseWeights(this.files, false).copyTo(parameters.values);
+    }
+    for (const { name, dims, group } of parameters.entries) {
+      const values = parameters.value(name);
+      if (name.endsWith(".lora_A.weight")) {
+        const bound = 1 / Math.sqrt(dims[1]);
+        for (let i = 0; i < values.length; i++) values[i] = (2 * random.uniform() - 1) * bound;
+      } else if (group.startsWith("head:") && name.endsWith(".weight")) {
+        const init = spec.heads?.find((head) => `head:${head.name}` === group)?.init ?? 0;
+        for (let i = 0; init > 0 && i < values.length; i++) values[i] = init * random.normal();
+      }
+    }
+  }
+
+  private checkForest(forest: Forest): void {
+    validateForest(forest);
+    const { vocab, maxContext } = this.files.config;
+    for (const tree of forest) {
+      const depth: number[] = [];
+      tree.segments.forEach(({ parent, tokens }, s) => {
+        depth[s] = (parent < 0 ? 0 : depth[parent]) + tokens.length;
+        if (depth[s] > maxContext) {
+          throw new UserError(
+            `tree ${tree.id}: a path of ${depth[s]} tokens is longer than the model's context of ${maxContext}`,
+          );
+        }
+        const bad = tokens.find((id) => id < 0 || id >= vocab);
+        if (bad !== undefined)
+          throw new UserError(`tree ${tree.id}: token id ${bad} is outside the vocabulary of ${vocab}`);
+      });
+    }
+  }
+
+  private checkRequest({ prefix, maxTokens, n, temperature, allowed, scoreIds }: SampleRequest): void {
+    const { vocab, maxContext } = this.files.config;
+    const wrong = (what: string): never => {
+      throw new UserError(`sample request: ${what}`);
+    };
+    if (prefix.length === 0) wrong("the prefix is empty; give at least one token");
+    if (!Number.isInteger(n) || n < 1) wrong(`n must be a positive whole number, found ${n}`);
+    if (!Number.isInteger(maxTokens) || maxTokens < 0)
+      wrong(`maxTokens must be a whole number from 0, found ${maxTokens}`);
+    if (!(temperature >= 0)) wrong(`temperature must be 0 or more, found ${temperature}`);
+    if (prefix.length + maxTokens > maxContext) {
+      wrong(
+        `a prefix of ${prefix.length} and ${maxTokens} new tokens exceed the model's context of ${maxContext}; shorten one of them`,
+      );
+    }
+    for (const ids of [prefix, allowed ?? [], scoreIds ?? []]) {
+      for (const id of ids) if (id < 0 || id >= vocab) wrong(`token id ${id} is outside the vocabulary of ${vocab}`);
+    }
+    if (allowed?.length === 0) wrong("no id is allowed");
+  }
+
+  private assertOpen(): void {
+    if (this.closed) throw new Error("this model was closed");
+  }
+}
+
+function parameterShapes(
+  files: ModelFiles,
+  spec: ModelSpec,
+  targets: ReadonlySet<LinearName>,
+): { name: string; dims: number[]; group: string }[] {
+  const { config } = files;
+  const shapes: { name: string; dims: number[]; group: string }[] = [];
+  if (spec.train === "full") shapes.push(...tensorOrder(config).map((tensor) => ({ ...tensor, group: "body" })));
+  if (typeof spec.train === "object") {
+    const { rank } = spec.train.lora;
+    const dims = linearDims(config);
+    for (let layer = 0; layer < config.layers; layer++) {
+      for (const linear of targets) {
+        const names = adapterNames(moduleName(layer, linear));
+        shapes.push({ name: names.a, dims: [rank, dims[linear][1]], group: "body" });
+        shapes.push({ name: names.b, dims: [dims[linear][0], rank], group: "body" });
+      }
+    }
+  }
+  for (const head of spec.heads ?? []) shapes.push(...headShapes(head, config.hidden));
+  return shapes;
+}
+
+const headShapes = ({ name, width }: HeadSpec, hidden: number): { name: string; dims: number[]; group: string }[] => [
+  { name: `${name}.weight`, dims: [width, hidden], group: `head:${name}` },
+  { name: `${name}.bias`, dims: [width], group: `head:${name}` },
+];
+
+const countTokens = (forest: Forest): number =>
+  forest.reduce((sum, tree) => sum + tree.segments.reduce((n, { tokens }) => n + tokens.length, 0), 0);

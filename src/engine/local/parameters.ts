@@ -1,0 +1,77 @@
+import { allocate } from "../../runtime/index.ts";
+
+export interface Parameter {
+  name: string;
+  dims: number[];
+  /** "body" or "head:<name>": which settings the optimizer uses. */
+  group: string;
+  /** Place in the arena, in floats. */
+  offset: number;
+  length: number;
+}
+
+/**
+ * The trained tensors in one arena each for values, gradients and the two moments of Adam, so that clipping and updates are
+ * sweeps over memory. Matrices stand before vectors in each group: weight decay takes matrices alone.
+ */
+export class Parameters {
+  readonly entries: readonly Parameter[];
+  readonly length: number;
+  readonly values: Float32Array;
+  /** Optimizer steps taken. */
+  step = 0;
+  private gradients: Float32Array | null = null;
+  private moments: { first: Float32Array; second: Float32Array } | null = null;
+  private readonly byName: Map<string, Parameter>;
+
+  constructor(shapes: { name: string; dims: number[]; group: string }[]) {
+    let offset = 0;
+    this.entries = shapes.map((shape) => {
+      const length = shape.dims.reduce((a, b) => a * b, 1);
+      const entry = { ...shape, offset, length };
+      offset += length;
+      return entry;
+    });
+    this.length = offset;
+    this.values = floats(offset);
+    this.byName = new Map(this.entries.map((entry) => [entry.name, entry]));
+  }
+
+  has(name: string): boolean {
+    return this.byName.has(name);
+  }
+
+  value(name: string): Float32Array {
+    return this.view(this.values, name);
+  }
+
+  /** The gradient summed so far. */
+  gradient(name: string): Float32Array {
+    return this.view(this.grads(), name);
+  }
+
+  grads(): Float32Array {
+    return (this.gradients ??= floats(this.length));
+  }
+
+  /** Adam's moments, zero before the first step. */
+  adam(): { first: Float32Array; second: Float32Array } {
+    return (this.moments ??= { first: floats(this.length), second: floats(this.length) });
+  }
+
+  get hasMoments(): boolean {
+    return this.moments !== null;
+  }
+
+  discard(): void {
+    this.gradients?.fill(0);
+  }
+
+  private view(arena: Float32Array, name: string): Float32Array {
+    const entry = this.byName.get(name);
+    if (!entry) throw new Error(`no trained parameter ${name}`);
+    return arena.subarray(entry.offset, entry.offset + entry.length);
+  }
+}
+
+const floats = (length: number): Float32Array => allocate("float32", length) as Float32Array;

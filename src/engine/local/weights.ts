@@ -1,0 +1,202 @@
+import type { ModelConfig, ModelFiles, StoredTensor } from "../../model/types.ts";
+import { widen } from "../../model/widen.ts";
+import { allocate, type Runtime, type Session, Value } from "../../runtime/index.ts";
+import { Graph } from "../../tensor/index.ts";
+import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
+
+export type LayerMatrices = Record<LinearName, Float32Array>;
+
+/** The weights of one policy as the graphs read them: adapters merged, everything float32. */
+export interface WeightView {
+  /** A layer's matrices, each [out, in]; q, k, v and gate, up stand beside each other. Valid until the next call of `layer`. */
+  layer(layer: number): Promise<LayerMatrices>;
+  /** A vector, the embedding or the head. */
+  tensor(name: string): Float32Array;
+}
+
+export const floats = (length: number): Float32Array => allocate("float32", length) as Float32Array;
+
+/** Where the matrices of a layer stand in a scratch of their own. */
+export function layerScratch(config: ModelConfig): LayerMatrices {
+  const dims = linearDims(config);
+  const sizes = LINEARS.map((linear) => dims[linear][0] * dims[linear][1]);
+  const memory = floats(sizes.reduce((a, b) => a + b, 0));
+  let offset = 0;
+  const views = LINEARS.map((linear, i) => [linear, memory.subarray(offset, (offset += sizes[i]))] as const);
+  return Object.fromEntries(views) as LayerMatrices;
+}
+
+/**
+ * Frozen weights, shared by every model over one base. Layer matrices are either widened once or kept as stored (half the
+ * space and less) and widened into a scratch each time a layer is used: the same numbers.
+ */
+export class BaseWeights implements WeightView {
+  readonly config: ModelConfig;
+  private readonly wide = new Map<string, Float32Array>();
+  private readonly stored = new Map<string, StoredTensor>();
+  private scratch: LayerMatrices | null = null;
+
+  constructor(files: ModelFiles, keepStored: boolean) {
+    this.config = files.config;
+    const { config } = this;
+    const matrices = new Set<string>();
+    for (let layer = 0; layer < config.layers; layer++) {
+      for (const linear of LINEARS) matrices.add(weightName(layer, linear));
+    }
+    const order = tensorOrder(config);
+    const take = (name: string): StoredTensor => {
+      const tensor = files.tensors.get(name);
+      if (!tensor) throw new Error(`the loader gave no tensor ${name}`);
+      return tensor;
+    };
+    const kept = new Set(keepStored ? [...matrices].filter((name) => take(name).type !== "f32") : []);
+    const widened = order.filter(({ name }) => !kept.has(name));
+    const memory = floats(widened.reduce((sum, { dims }) => sum + product(dims), 0));
+    let offset = 0;
+    for (const { name, dims } of widened) {
+      const view = memory.subarray(offset, (offset += product(dims)));
+      widen(take(name), view);
+      this.wide.set(name, view);
+    }
+    for (const name of kept) this.stored.set(name, take(name));
+  }
+
+  /** Bytes in memory. */
+  get bytes(): number {
+    let sum = 0;
+    for (const view of this.wide.values()) sum += view.byteLength;
+    for (const tensor of this.stored.values()) sum += tensor.bytes.byteLength;
+    return sum;
+  }
+
+  async layer(layer: number): Promise<LayerMatrices> {
+    const views: Partial<LayerMatrices> = {};
+    for (const linear of LINEARS) {
+      const name = weightName(layer, linear);
+      const view = this.wide.get(name);
+      if (view) {
+        views[linear] = view;
+        continue;
+      }
+      this.scratch ??= layerScratch(this.config);
+      widen(this.stored.get(name)!, this.scratch[linear]);
+      views[linear] = this.scratch[linear];
+    }
+    return views as LayerMatrices;
+  }
+
+  tensor(name: string): Float32Array {
+    const view = this.wide.get(name);
+    if (!view) throw new Error(`no widened tensor ${name}`);
+    return view;
+  }
+
+  /** Everything into an arena in the order of `tensorOrder`. */
+  copyTo(arena: Float32Array): void {
+    let offset = 0;
+    for (const { name, dims } of tensorOrder(this.config)) {
+      arena.set(this.tensor(name), offset);
+      offset += product(dims);
+    }
+  }
+}
+
+/** Fully trained weights, or a frozen copy of them: an arena in the order of `tensorOrder`. */
+export class FullWeights implements WeightView {
+  private readonly views = new Map<string, Float32Array>();
+
+  constructor(config: ModelConfig, arena: Float32Array) {
+    let offset = 0;
+    for (const { name, dims } of tensorOrder(config)) {
+      this.views.set(name, arena.subarray(offset, (offset += product(dims))));
+    }
+  }
+
+  async layer(layer: number): Promise<LayerMatrices> {
+    return Object.fromEntries(
+      LINEARS.map((linear) => [linear, this.tensor(weightName(layer, linear))] as const),
+    ) as LayerMatrices;
+  }
+
+  tensor(name: string): Float32Array {
+    const view = this.views.get(name);
+    if (!view) throw new Error(`no tensor ${name}`);
+    return view;
+  }
+}
+
+export interface Adapters {
+  rank: number;
+  /** alpha / rank. */
+  scale: number;
+  targets: ReadonlySet<LinearName>;
+  /** a is [rank, in], b is [out, rank]; by module name. */
+  a(module: string): Float32Array;
+  b(module: string): Float32Array;
+}
+
+export const adapterNames = (module: string): { a: string; b: string } => ({
+  a: `${module}.lora_A.weight`,
+  b: `${module}.lora_B.weight`,
+});
+
+/**
+ * W + scale * b a, made for one layer at a time: forward then costs what the base costs, and the merge a thousandth of it
+ * (Hu et al. 2021, equation 3).
+ */
+export class LoraWeights implements WeightView {
+  private readonly scratch: LayerMatrices;
+  private readonly base: WeightView;
+  private readonly adapters: Adapters;
+  private readonly merge: Session;
+  private readonly config: ModelConfig;
+
+  constructor(config: ModelConfig, base: WeightView, adapters: Adapters, merge: Session, scratch: LayerMatrices) {
+    this.config = config;
+    this.base = base;
+    this.adapters = adapters;
+    this.merge = merge;
+    this.scratch = scratch;
+  }
+
+  async layer(layer: number): Promise<LayerMatrices> {
+    const below = await this.base.layer(layer);
+    const dims = linearDims(this.config);
+    for (const linear of LINEARS) {
+      const w = below[linear];
+      if (!this.adapters.targets.has(linear)) {
+        this.scratch[linear].set(w);
+        continue;
+      }
+      const module = moduleName(layer, linear);
+      const [out, width] = dims[linear];
+      const { rank } = this.adapters;
+      const call = this.merge.bind(
+        {
+          w: new Value(w, [out, width]),
+          a: new Value(this.adapters.a(module), [rank, width]),
+          b: new Value(this.adapters.b(module), [out, rank]),
+        },
+        { merged: new Value(this.scratch[linear], [out, width]) },
+      );
+      await call.run();
+    }
+    return this.scratch;
+  }
+
+  tensor(name: string): Float32Array {
+    return this.base.tensor(name);
+  }
+}
+
+export function mergeSession(runtime: Runtime, scale: number): Session {
+  const graph = new Graph();
+  const w = graph.input("w", ["out", "in"]);
+  const a = graph.input("a", ["rank", "in"]);
+  const b = graph.input("b", ["out", "rank"]);
+  const [merged] = graph.node("Gemm", [b, a, w], [{ dims: ["out", "in"] }], { alpha: { float: scale } });
+  graph.output("merged", merged);
+  return runtime.createSession(graph.build(), { name: "merge" });
+}
+
+const product = (dims: number[]): number => dims.reduce((a, b) => a * b, 1);

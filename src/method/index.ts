@@ -1,0 +1,38 @@
+import type { z } from "zod";
+import type { Tokenizer } from "../model/types.ts";
+import { encodePrompt } from "../task/prompt.ts";
+import type { Problem } from "../task/types.ts";
+import { grpo, grpoSettings } from "./grpo.ts";
+import { sft, sftRowLength, sftSettings } from "./sft.ts";
+import type { Stage } from "./stage.ts";
+
+/** A method as a recipe sees it; `S` is its checked settings. */
+export interface Method<Settings extends z.ZodObject> {
+  name: string;
+  settings: Settings;
+  /** Training problems that a step takes. */
+  problemsPerStep(settings: z.output<Settings>): number;
+  /** Tokens of context that a problem needs at least. */
+  rowLength(tokenizer: Tokenizer, problem: Problem): number;
+  run(stage: Stage, settings: z.output<Settings>): Promise<void>;
+}
+
+const method = <Settings extends z.ZodObject>(entry: Method<Settings>) => entry;
+
+/** The methods that a recipe can name. */
+export const methods = {
+  sft: method({
+    name: "sft",
+    settings: sftSettings,
+    problemsPerStep: (settings) => settings.batch,
+    rowLength: sftRowLength,
+    run: sft,
+  }),
+  grpo: method({
+    name: "grpo",
+    settings: grpoSettings,
+    problemsPerStep: (settings) => settings.prompts,
+    rowLength: (tokenizer, problem) => encodePrompt(tokenizer, problem).length + 1,
+    run: grpo,
+  }),
+};

@@ -1,0 +1,151 @@
+import type { Loss, LossResult, Scores } from "../engine/types.ts";
+import { UserError } from "../errors.ts";
+import type { Segment, Tree } from "../forest/types.ts";
+
+/*
+ * Losses are sums over tokens of functions of lp = now.logprobs, q = segment.logprobs (the old policy's) and fields that the
+ * method has filled; every mean is already in those fields. r = exp(lp - q).
+ *
+ * A is the field `advantages`. A token that several paths share with advantages of their own has instead
+ *   advantagesUp   = sum over paths of weight * max(A, 0)
+ *   advantagesDown = sum over paths of weight * max(-A, 0)
+ * from which every loss here is the exact sum over the un-packed paths, being linear in A on either side of zero.
+ */
+
+/** Where the ratio stops counting: 1 - eps and 1 + eps of PPO. */
+export interface ClipThresholds {
+  low: number;
+  high: number;
+}
+
+/** Value and derivative with respect to lp. */
+type Term = [value: number, gradient: number];
+
+/** Sum of -w lp (`weights`; any sign). */
+export function crossEntropy(): Loss {
+  return tokenLoss("cross_entropy", {}, (segment, i, lp) => {
+    const weight = segment.fields.weights?.[i] ?? 0;
+    return weight === 0 ? null : { term: [-weight * lp, -weight] };
+  });
+}
+
+/** Sum of -r A. Policy gradient with importance weights; its gradient at q = lp is REINFORCE's. */
+export function importanceSampling(): Loss {
+  return tokenLoss("importance_sampling", {}, (segment, i, lp) => {
+    const { up, down } = advantagesOf(segment, i);
+    if (up === 0 && down === 0) return null;
+    const ratio = Math.exp(lp - oldLogprob(segment, i));
+    return { term: [-ratio * (up - down), -ratio * (up - down)], metrics: { ratio } };
+  });
+}
+
+/** Sum of -min(r A, clip(r, low, high) A): PPO's clipped surrogate (Schulman et al. 2017, eq. 7). */
+export function ppo(clip: ClipThresholds): Loss {
+  return tokenLoss("ppo", clipConfig(clip), (segment, i, lp) => {
+    const { up, down } = advantagesOf(segment, i);
+    if (up === 0 && down === 0) return null;
+    const ratio = Math.exp(lp - oldLogprob(segment, i));
+    const { term, clipped } = clippedSurrogate(ratio, up, down, clip);
+    return { term, metrics: { ratio, clipped } };
+  });
+}
+
+/** Sum of -sg(clip(r, low, high)) lp A: clips the weight, not the token (CISPO, MiniMax-M1 2025, eq. 4). */
+export function cispo(clip: ClipThresholds): Loss {
+  return tokenLoss("cispo", clipConfig(clip), (segment, i, lp) => {
+    const { up, down } = advantagesOf(segment, i);
+    if (up === 0 && down === 0) return null;
+    const ratio = Math.exp(lp - oldLogprob(segment, i));
+    const weight = Math.min(Math.max(ratio, clip.low), clip.high) * (up - down);
+    const clipped = ratio < clip.low || ratio > clip.high ? 1 : 0;
+    return { term: [-weight * lp, -weight], metrics: { ratio, clipped } };
+  });
+}
+
+/**
+ * Sum of -min(r A, clip(r, low, high) A) + w beta k3: GRPO's objective (DeepSeekMath, arXiv 2402.03300, eq. 3 and 4), where
+ * `advantages` is already multiplied by the token's weight w and `weights` is w, for the penalty has no advantage.
+ * Reads `refLogprobs`.
+ */
+export function grpoLoss(settings: { clip: ClipThresholds; beta: number }): Loss {
+  const { clip, beta } = settings;
+  return tokenLoss("grpo", { ...clipConfig(clip), beta }, (segment, i, lp) => {
+    const { up, down } = advantagesOf(segment, i);
+    const weight = segment.fields.weights?.[i] ?? 0;
+    if (weight === 0 && up === 0 && down === 0) return null;
+    const ratio = Math.exp(lp - oldLogprob(segment, i));
+    const surrogate = clippedSurrogate(ratio, up, down, clip);
+    const [kl, klGradient] = k3(lp, required(segment.fields.refLogprobs, "the field refLogprobs")[i]);
+    return {
+      term: [surrogate.term[0] + weight * beta * kl, surrogate.term[1] + weight * beta * klGradient],
+      metrics: { ratio, clipped: surrogate.clipped, kl },
+    };
+  });
+}
+
+/** Schulman's k1, lp - ref: the unbiased estimate of KL(policy || reference) from the policy's own tokens. */
+export function k1(lp: number, ref: number): number {
+  return lp - ref;
+}
+
+/** Schulman's k3, exp(ref - lp) - (ref - lp) - 1 (DeepSeekMath, eq. 4): unbiased, never negative; with its derivative in lp. */
+export function k3(lp: number, ref: number): Term {
+  const difference = ref - lp;
+  return [Math.exp(difference) - difference - 1, 1 - Math.exp(difference)];
+}
+
+/** -(up min(r, high) - down max(r, low)) and its derivative in lp. */
+function clippedSurrogate(ratio: number, up: number, down: number, clip: ClipThresholds) {
+  const cutUp = up > 0 && ratio > clip.high;
+  const cutDown = down > 0 && ratio < clip.low;
+  const value = down * Math.max(ratio, clip.low) - up * Math.min(ratio, clip.high);
+  const gradient = ratio * ((cutDown ? 0 : down) - (cutUp ? 0 : up));
+  const term: Term = [value, gradient];
+  return { term, clipped: cutUp || cutDown ? 1 : 0 };
+}
+
+function advantagesOf(segment: Segment, i: number): { up: number; down: number } {
+  const { advantages, advantagesUp, advantagesDown } = segment.fields;
+  const advantage = advantages?.[i] ?? 0;
+  return {
+    up: Math.max(advantage, 0) + (advantagesUp?.[i] ?? 0),
+    down: Math.max(-advantage, 0) + (advantagesDown?.[i] ?? 0),
+  };
+}
+
+const oldLogprob = (segment: Segment, i: number) => required(segment.logprobs, "logprobs of the old policy")[i];
+
+function required(values: Float32Array | undefined, what: string): Float32Array {
+  if (!values) throw new UserError(`a segment that carries weight in the loss lacks ${what}`);
+  return values;
+}
+
+const clipConfig = (clip: ClipThresholds) => ({ clip_low_threshold: clip.low, clip_high_threshold: clip.high });
+
+/** A loss that is a sum over tokens; `term` gives null for a token without weight. Metrics count such tokens as `tokens`. */
+function tokenLoss(
+  name: string,
+  config: Record<string, number>,
+  term: (segment: Segment, i: number, lp: number) => { term: Term; metrics?: Record<string, number> } | null,
+): Loss {
+  const fn = (trees: Tree[], now: Scores[]): LossResult => {
+    let loss = 0;
+    const metrics: Record<string, number> = { tokens: 0 };
+    const grads = trees.map((tree, t) => ({
+      logprobs: tree.segments.map((segment, s) => {
+        const gradient = new Float32Array(segment.tokens.length);
+        for (let i = 0; i < gradient.length; i++) {
+          const found = term(segment, i, now[t].logprobs[s][i]);
+          if (!found) continue;
+          loss += found.term[0];
+          gradient[i] = found.term[1];
+          metrics.tokens++;
+          for (const key in found.metrics) metrics[key] = (metrics[key] ?? 0) + found.metrics[key];
+        }
+        return gradient;
+      }),
+    }));
+    return { loss, grads, metrics };
+  };
+  return { name, config, scope: "tree", fn };
+}

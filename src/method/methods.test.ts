@@ -1,0 +1,138 @@
+import { afterAll, describe, expect, test } from "vitest";
+import { memoryStage } from "../../test/stage.ts";
+import { LocalEngine } from "../engine/local/index.ts";
+import { createTask } from "../task/create.ts";
+import type { Problem, Reward } from "../task/types.ts";
+import { grpo, type GrpoSettings, grpoSettings } from "./grpo.ts";
+import { sft, type SftSettings, sftSettings } from "./sft.ts";
+
+const letters = ["a", "b", "c", "d"];
+const vocabulary = [...letters, "?", "!"];
+const problems = letters.map((letter): Problem => ({
+  id: letter,
+  prompt: { text: `${letter}?` },
+  demonstrations: [`${letter}!`],
+  answer: letter,
+}));
+const taskOf = (reward: (problem: Problem, response: string) => Reward) =>
+  createTask({ name: "letters", splits: { train: problems }, reward });
+const repeats = (problem: Problem, response: string) => Number(response.startsWith(problem.answer ?? "-"));
+
+const engine = new LocalEngine({ threads: 1 });
+afterAll(() => engine.close());
+const tiny = (seed = 3) => engine.create({ base: "tiny", train: "full", vocabulary, seed });
+
+async function runSft(steps: number, settings: Partial<SftSettings>, model = tiny()) {
+  const { stage, recorded } = await memoryStage({ model: await model, task: taskOf(repeats), steps, lr: 3e-3 });
+  await sft(stage, sftSettings.parse({ batch: 4, ...settings }));
+  return recorded;
+}
+
+async function runGrpo(
+  steps: number,
+  settings: Partial<GrpoSettings>,
+  reward: typeof repeats = repeats,
+  model = tiny(),
+) {
+  const { stage, recorded } = await memoryStage({ model: await model, task: taskOf(reward), steps, lr: 1e-3 });
+  await grpo(stage, grpoSettings.parse({ prompts: 4, samples: 8, maxTokens: 3, maxGradNorm: 1, ...settings }));
+  return recorded;
+}
+
+/** Some letters right: no group is flat for long. */
+const graded = (problem: Problem, response: string) =>
+  repeats(problem, response) + response.length / 10 + (response.includes("?") ? 0.25 : 0);
+
+describe("SFT", () => {
+  test("learns its demonstrations, with their end", async () => {
+    const recorded = await runSft(60, {});
+    expect(recorded[0].metrics.loss).toBeGreaterThan(1);
+    expect(recorded[0].metrics.responseLength).toBe(3);
+    expect(recorded.at(-1)?.metrics.loss).toBeLessThan(0.05);
+  });
+
+  test("micro-batches do not change the result", async () => {
+    const [whole, split] = [await runSft(3, {}), await runSft(3, { microBatch: 1 })];
+    whole.forEach(({ metrics }, i) => {
+      expect(split[i].metrics.loss).toBeCloseTo(metrics.loss, 5);
+      expect(split[i].metrics.gradNorm / metrics.gradNorm).toBeCloseTo(1, 4);
+    });
+  });
+
+  test("a problem without demonstrations is named", async () => {
+    const bare = createTask({
+      name: "bare",
+      splits: { train: [{ id: "p9", prompt: { text: "a?" } }] },
+      reward: () => 0,
+    });
+    const { stage } = await memoryStage({ model: await tiny(), task: bare, steps: 1, lr: 1 });
+    await expect(sft(stage, sftSettings.parse({ batch: 1 }))).rejects.toThrow(/problem p9: .*demonstration/);
+  });
+});
+
+describe("GRPO", () => {
+  test("raises the reward", async () => {
+    const recorded = await runGrpo(40, { normalize: "sequence", lr: 1e-3 });
+    const mean = (part: typeof recorded) => part.reduce((sum, { metrics }) => sum + metrics.reward, 0) / part.length;
+    expect(mean(recorded.slice(0, 5))).toBeLessThan(0.4);
+    expect(mean(recorded.slice(-5))).toBeGreaterThan(0.8);
+  });
+
+  test("the first pass is on-policy: ratio 1, no mismatch, no distance from the reference", async () => {
+    const [{ metrics, kept }] = await runGrpo(1, { beta: 0.1 }, graded);
+    expect(metrics.ratio).toBeCloseTo(1, 5);
+    expect(metrics.mismatch).toBeLessThan(1e-5);
+    expect(metrics["mismatch/max"]).toBeLessThan(1e-3);
+    expect(metrics.kl).toBeLessThan(1e-8);
+    expect(metrics.entropy).toBeGreaterThan(0.5);
+    expect(metrics.clipFraction).toBe(0);
+    expect(kept).toHaveLength(4);
+    expect(kept[0].segments).toHaveLength(9);
+  });
+
+  test.each<Partial<GrpoSettings>>([
+    { normalize: "token" },
+    { normalize: "sequence", minibatches: 2, innerPasses: 2 },
+    { beta: 0.1, kl: "k3" },
+    { beta: 0.1, kl: "k1", dropFlatGroups: true },
+  ])("micro-batches do not change the result: %o", async (settings) => {
+    const [whole] = await runGrpo(1, settings, graded);
+    const [split] = await runGrpo(1, { ...settings, microBatch: 1 }, graded);
+    expect(split.metrics.loss).toBeCloseTo(whole.metrics.loss, 5);
+    expect(split.metrics.gradNorm / whole.metrics.gradNorm).toBeCloseTo(1, 4);
+    expect(split.metrics.reward).toBe(whole.metrics.reward);
+  });
+
+  test("the KL penalty holds the policy near its reference", async () => {
+    const settings = { lr: 1e-3, innerPasses: 2, reference: "stage-start" as const };
+    for (const kl of ["k1", "k3"] as const) {
+      const free = await runGrpo(12, { ...settings, beta: 1e-6, kl }, graded);
+      const held = await runGrpo(12, { ...settings, beta: 2, kl }, graded);
+      expect(held.at(-1)?.metrics.kl).toBeLessThan((free.at(-1)?.metrics.kl ?? 0) / 3);
+    }
+  });
+
+  test("where all rewards are equal no weight moves", async () => {
+    const model = await tiny();
+    const before = await model.snapshot("before");
+    const recorded = await runGrpo(2, { lr: 1e-3 }, () => 1, Promise.resolve(model));
+    for (const { metrics } of recorded) {
+      expect(metrics.flatGroups).toBe(1);
+      expect(metrics).not.toHaveProperty("gradNorm");
+    }
+    const forest = recorded[0].kept;
+    expect(await model.forward(forest)).toEqual(await model.forward(forest, before));
+  });
+
+  test("flat groups that are dropped leave the mean", async () => {
+    const reward = (problem: Problem, response: string) => (problem.id === "a" ? 1 : graded(problem, response));
+    const [kept] = await runGrpo(1, {}, reward);
+    const [dropped] = await runGrpo(1, { dropFlatGroups: true }, reward);
+    expect(kept.metrics.flatGroups).toBe(0.25);
+    const tokensOf = (trees: typeof kept.kept) =>
+      trees.flatMap((tree) => tree.segments.slice(1)).reduce((sum, leaf) => sum + leaf.tokens.length, 0);
+    const share = tokensOf(kept.kept.slice(1)) / tokensOf(kept.kept);
+    expect(kept.metrics.gradNorm / dropped.metrics.gradNorm).toBeCloseTo(share, 4);
+    expect(dropped.kept).toHaveLength(4);
+  });
+});

@@ -1,0 +1,42 @@
+import { closeSync, fsyncSync, openSync, writeSync } from "node:fs";
+import { UserError } from "../errors.ts";
+
+/** Turns "no space left" into an error that a person can act on; anything else is returned as it is. */
+export function diskError(error: unknown, what: string): unknown {
+  if (error instanceof Error && "code" in error) {
+    if (error.code === "ENOSPC" || error.code === "EDQUOT") {
+      return new UserError(`the disk is full: ${what} could not be written; free some space and resume`);
+    }
+    if (error.code === "EROFS" || error.code === "EACCES") {
+      return new UserError(`${what} could not be written: ${error.message}; make the folder writable and resume`);
+    }
+  }
+  return error;
+}
+
+/** Writes all of `data` at the end of an open file. */
+export function writeAll(fd: number, data: Uint8Array): void {
+  for (let written = 0; written < data.length;) written += writeSync(fd, data, written);
+}
+
+/** Makes a folder's entries (files made or renamed in it) durable. */
+export function syncDir(dir: string): void {
+  // Windows cannot open folders, and makes renames durable by itself.
+  if (process.platform === "win32") return;
+  const fd = openSync(dir, "r");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Makes a file's content durable. */
+export function syncFile(path: string): void {
+  const fd = openSync(path, "r+");
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

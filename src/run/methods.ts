@@ -1,0 +1,47 @@
+import { z } from "zod";
+import { type Method as MethodEntry, methods as entries } from "../method/index.ts";
+import type { Stage } from "../method/stage.ts";
+import type { Tokenizer } from "../model/types.ts";
+import type { Problem } from "../task/types.ts";
+import { parseStrict } from "./strict.ts";
+
+/** A method with the settings that a recipe gave it. */
+export interface ConfiguredMethod {
+  /** Complete: defaults written out. */
+  settings: Record<string, unknown>;
+  /** Peak learning rate. */
+  lr: number;
+  problemsPerStep: number;
+  /** Tokens of context that a problem needs at least. */
+  rowLength(tokenizer: Tokenizer, problem: Problem): number;
+  run(stage: Stage): Promise<void>;
+}
+
+interface Method {
+  /** The keys of its settings. */
+  keys: string[];
+  /** Checks a stage's own settings. */
+  configure(raw: Record<string, unknown>, source: string, path: PropertyKey[]): ConfiguredMethod;
+}
+
+function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Method {
+  return {
+    keys: Object.keys(entry.settings.shape),
+    configure(raw, source, path) {
+      const settings = parseStrict(entry.settings, raw, source, path);
+      return {
+        settings: { ...settings },
+        lr: z.number().parse(settings.lr),
+        problemsPerStep: entry.problemsPerStep(settings),
+        rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem),
+        run: (stage) => entry.run(stage, settings),
+      };
+    },
+  };
+}
+
+/** The methods that a recipe can name. */
+export const methods: Record<string, Method> = {
+  sft: method(entries.sft),
+  grpo: method(entries.grpo),
+};

@@ -1,0 +1,57 @@
+import type { Capabilities, Model } from "../engine/types.ts";
+import { UserError } from "../errors.ts";
+import type { ProblemSource, Task } from "../task/types.ts";
+import type { Recipe } from "./recipe.ts";
+
+/** Of a split without an end, this many problems are measured. */
+const MEASURED = 256;
+
+/** Refuses, by name, what the recipe needs and the engine lacks. */
+export function checkCapabilities(recipe: Recipe, has: Capabilities): void {
+  const refuse = (key: string, what: string): never => {
+    throw new UserError(`\`${key}\`: this engine has no ${what}; change the recipe or use another engine`);
+  };
+  if (recipe.lora === undefined && !has.fullFineTune)
+    refuse("lora", "full fine-tuning, and the recipe names no adapter");
+  recipe.stages.forEach(({ settings }, i) => {
+    const key = (name: string) => `stage.${i + 1}.${name}`;
+    if (!has.customLoss) refuse(key("method"), "losses of a method's own");
+    if (typeof settings.maxGradNorm === "number" && settings.maxGradNorm > 0 && !has.gradClip) {
+      refuse(key("maxGradNorm"), "gradient clipping");
+    }
+    if (settings.reference === "stage-start" && settings.beta !== 0 && !has.snapshots) {
+      refuse(key("reference"), "snapshots");
+    }
+  });
+}
+
+/** Before any step: every stage finds enough problems, and the longest row of each fits the context. */
+export function checkProblems(recipe: Recipe, task: Task, source: ProblemSource, model: Model): void {
+  const context = Math.min(recipe.context ?? Infinity, model.info.maxContext);
+  if (recipe.context !== undefined && recipe.context > model.info.maxContext) {
+    throw new UserError(
+      `\`context\` is ${recipe.context}, and the model holds ${model.info.maxContext} tokens; lower it`,
+    );
+  }
+  recipe.stages.forEach((stage, i) => {
+    if (stage.problemsPerStep > source.size) {
+      throw new UserError(
+        `\`stage.${i + 1}\` takes ${stage.problemsPerStep} problems a step, and ${task.name}'s training split has ${source.size}; take fewer`,
+      );
+    }
+  });
+  const measured = source.size === Infinity ? MEASURED : source.size;
+  // Stages of one method read the same rows.
+  const distinct = new Map(recipe.stages.map((stage) => [stage.method, stage]));
+  for (const stage of distinct.values()) {
+    for (let i = 0; i < measured; i++) {
+      const problem = source.at(i);
+      const length = stage.rowLength(model.tokenizer, problem);
+      if (length > context) {
+        throw new UserError(
+          `problem ${problem.id} needs ${length} tokens in stage ${stage.name}, and the context holds ${context}; leave it out, or use a model or \`context\` that holds more`,
+        );
+      }
+    }
+  }
+}

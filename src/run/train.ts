@@ -1,0 +1,382 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { createLocalEngine } from "../engine/local/index.ts";
+import type { Engine, Model, Policy, TokenCounts } from "../engine/types.ts";
+import { UserError } from "../errors.ts";
+import { loadTask } from "../task/load.ts";
+import type { Task } from "../task/types.ts";
+import {
+  latestCheckpoint,
+  modelDir,
+  pruneCheckpoints,
+  readCheckpoint,
+  removeCheckpoint,
+  type RunState,
+  setAside,
+  writeCheckpoint,
+} from "./checkpoint.ts";
+import { RunCounters } from "./counters.ts";
+import { currentEnvironment, environmentDifference } from "./environment.ts";
+import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
+import { VerdictJournal } from "./journal.ts";
+import { createSpec, modelFolder } from "./models.ts";
+import { checkCapabilities, checkProblems } from "./preflight.ts";
+import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
+import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml, type StageRecipe } from "./recipe.ts";
+import { RunStage } from "./stage.ts";
+
+export interface TrainOptions {
+  /** The run folder; `runs/` and the time when absent. */
+  run?: string;
+  /** The local engine when absent. Closed by its owner. */
+  engine?: Engine;
+  progress?: Progress;
+  /** Aborting it ends the run after the step in progress, with a checkpoint. */
+  signal?: AbortSignal;
+}
+
+export interface RunResult {
+  /** The run folder. */
+  run: string;
+  /** False when it was interrupted. */
+  complete: boolean;
+  /** The metrics of each stage's last step. */
+  stages: { name: string; steps: number; metrics: Record<string, unknown> }[];
+  counts: TokenCounts;
+  engineSeconds: number;
+}
+
+/** The policy that holds the weights with which a stage began. */
+const STAGE_START = "stage-start";
+
+const beginning: RunState = {
+  stage: 0,
+  step: 0,
+  totalSteps: 0,
+  cursor: 0,
+  counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 },
+  engineSeconds: 0,
+  atStageStart: { generated: 0, engineSeconds: 0 },
+  stageEnds: {},
+  sizes: {},
+};
+
+/** Runs a recipe in a new run folder. Everything that can be checked is checked before the folder is made. */
+export async function train(recipe: Recipe, options: TrainOptions = {}): Promise<RunResult> {
+  const dir = resolve(options.run ?? join("runs", new Date().toISOString().slice(0, 19).replace(/[T:]/g, "-")));
+  if (isRunFolder(dir)) {
+    throw new UserError(
+      `${dir} holds a run already; continue it with \`rifft resume ${dir}\`, or choose another folder with --run`,
+    );
+  }
+  return withRun(recipe, options, async (run) => {
+    await run.prepare(beginning, undefined);
+    const record = { ...run.record(), baseDir: recipe.baseDir, recipe: recipeTable(recipe) };
+    const folder = RunFolder.create(dir, recipeToml(recipe), record);
+    return run.go(folder, structuredClone(beginning), undefined);
+  });
+}
+
+export interface ResumeOptions extends Omit<TrainOptions, "run"> {
+  /** Continues although threads, memory plan, library or processor changed; the numbers may then differ. */
+  force?: boolean;
+}
+
+/** Continues a run from its newest intact checkpoint; it ends as if it had never stopped. */
+export async function resume(dir: string, options: ResumeOptions = {}): Promise<RunResult> {
+  const folder = RunFolder.open(resolve(dir));
+  try {
+    const before = folder.record();
+    const file = join(folder.dir, "recipe.toml");
+    const recipe = parseRecipe(readFileSync(file, "utf8"), { source: file, baseDir: before.baseDir });
+    const changed = recipeDifference(before.recipe, recipeTable(recipe));
+    if (changed !== undefined) {
+      throw new UserError(
+        `${file}: \`${changed.key}\` was ${shown(changed.before)} when the run began and is ${shown(changed.now)}; put it back, or start a new run`,
+      );
+    }
+    const progress = options.progress ?? silentProgress;
+    const found = await latestCheckpoint(folder.checkpoints, (name, reason) => {
+      const text = `checkpoint ${name} is damaged (${reason}); using the one before`;
+      folder.log(text);
+      progress.note(text);
+      setAside(folder.checkpoints, name);
+    });
+    const state = found?.state ?? structuredClone(beginning);
+    if (found === undefined) progress.note("no checkpoint yet: starting from the beginning");
+    if (state.stage === recipe.stages.length) {
+      progress.note(`${folder.dir} is complete: all ${state.totalSteps} steps are done`);
+      return resultOf(folder, recipe, state, true);
+    }
+    return await withRun(recipe, options, async (run) => {
+      await run.prepare(state, { folder, checkpoint: found?.path });
+      checkEnvironment(folder, before, run.record(), options.force === true, progress);
+      folder.cutBack(
+        state.sizes,
+        recipe.stages.map((stage) => stage.name),
+        state.stage,
+        state.step,
+      );
+      return run.go(folder, state, found?.name);
+    });
+  } finally {
+    folder.close();
+  }
+}
+
+function checkEnvironment(
+  folder: RunFolder,
+  before: RunRecord,
+  now: Pick<RunRecord, "environment">,
+  force: boolean,
+  progress: Progress,
+): void {
+  const difference = environmentDifference(before.environment, now.environment);
+  if (difference === undefined) return;
+  if (!force) {
+    throw new UserError(
+      `this is not the environment in which ${folder.dir} began: ${difference}; the numbers could differ. Go back to it, or resume with --force`,
+    );
+  }
+  const text = `resumed in another environment: ${difference}`;
+  folder.log(text);
+  progress.note(text);
+  folder.rewriteRecord({ ...before, ...now });
+}
+
+/** Opens what a run needs, and closes it whatever happens. */
+async function withRun(
+  recipe: Recipe,
+  options: TrainOptions,
+  work: (run: Run) => Promise<RunResult>,
+): Promise<RunResult> {
+  const engine = options.engine ?? createLocalEngine({ memoryGb: recipe.memory });
+  let run: Run | undefined;
+  try {
+    checkCapabilities(recipe, engine.capabilities());
+    const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
+    run = new Run(recipe, options, engine, task);
+    return await work(run);
+  } finally {
+    await run?.close();
+    if (options.engine === undefined) await engine.close();
+  }
+}
+
+interface StartingPoint {
+  folder: RunFolder;
+  /** The path of the checkpoint that the run goes on from. */
+  checkpoint?: string;
+}
+
+/** A run in progress. */
+class Run {
+  private readonly recipe: Recipe;
+  private readonly options: TrainOptions;
+  private readonly engine: Engine;
+  private readonly task: Task;
+  private model: Model | undefined;
+  /** Whether the open model holds the weights with which its stage began. */
+  private hasStart = false;
+
+  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task) {
+    this.recipe = recipe;
+    this.options = options;
+    this.engine = engine;
+    this.task = task;
+  }
+
+  async close(): Promise<void> {
+    await this.model?.close();
+    await this.task.close();
+  }
+
+  record(): Pick<RunRecord, "environment"> {
+    return { environment: currentEnvironment(this.model?.info.plan ?? "") };
+  }
+
+  /** Opens the model with which the run goes on, and checks the problems against it. */
+  async prepare(state: RunState, at: StartingPoint | undefined): Promise<void> {
+    const source = await this.task.problems("train");
+    checkProblems(this.recipe, this.task, source, await this.openModel(state, at));
+  }
+
+  /** Makes the model with which the stage of `state` goes on: of a checkpoint inside the stage, or of the stage's `from`. */
+  async openModel(state: RunState, at: StartingPoint | undefined): Promise<Model> {
+    await this.model?.close();
+    this.model = undefined;
+    const { recipe, task } = this;
+    const stage = recipe.stages[state.stage];
+    this.hasStart = false;
+    if (state.step === 0 || at?.checkpoint === undefined) {
+      const dir = await this.startFolder(stage, state, at);
+      const from = dir === undefined ? undefined : { dir, optimizer: false };
+      this.model = await this.engine.create(createSpec(recipe, task, from));
+      return this.model;
+    }
+    const from = { dir: modelDir(at.checkpoint), optimizer: true };
+    const start = join(at.folder.dir, "snapshots", stage.name);
+    if (!existsSync(start)) {
+      this.model = await this.engine.create(createSpec(recipe, task, from));
+      return this.model;
+    }
+    const saved = await readCheckpoint(start);
+    if (typeof saved === "string") {
+      throw new UserError(`${start} is damaged (${saved}), and stage ${stage.name} needs it to go on; start a new run`);
+    }
+    this.model = await this.engine.create(createSpec(recipe, task, { dir: modelDir(start), optimizer: false }));
+    await this.model.snapshot(STAGE_START);
+    await this.model.load(from);
+    this.hasStart = true;
+    return this.model;
+  }
+
+  /** The weights that a stage begins with; undefined for the base. */
+  private async startFolder(
+    stage: StageRecipe,
+    state: RunState,
+    at: StartingPoint | undefined,
+  ): Promise<string | undefined> {
+    if (stage.from === "base" || (stage.from === "previous" && state.stage === 0)) return undefined;
+    if (stage.from === "previous") {
+      if (at?.checkpoint === undefined) throw new Error(`stage ${stage.name} has no checkpoint to begin from`);
+      return modelDir(at.checkpoint);
+    }
+    const end = state.stageEnds[stage.from];
+    return end === undefined || at === undefined ? modelFolder(stage.from) : modelDir(join(at.folder.checkpoints, end));
+  }
+
+  /** Runs what is left of the recipe. `checkpoint` names the one that the open model came from. */
+  async go(folder: RunFolder, state: RunState, checkpoint: string | undefined): Promise<RunResult> {
+    const { recipe, options, task } = this;
+    const log = new PlainProgress((line) => folder.log(line));
+    const progress = combineProgress(options.progress ?? silentProgress, log);
+    const counters = new RunCounters(state.counts, state.engineSeconds);
+    const interrupted = () => options.signal?.aborted === true;
+    let where = () => "";
+    try {
+      const source = await task.problems("train");
+      const names = recipe.stages.map((stage) => stage.name);
+      const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
+      progress.note(this.openedModel().info.plan);
+      let newest = checkpoint;
+      while (state.stage < recipe.stages.length) {
+        const current = recipe.stages[state.stage];
+        const model = this.openedModel();
+        counters.attach(model);
+        if (state.step === 0) {
+          state.atStageStart = { generated: counters.now().generated, engineSeconds: counters.engineSeconds };
+        }
+        const save = async () => {
+          progress.activity("save");
+          newest = await this.save(folder, state, counters);
+        };
+        const stage: RunStage = new RunStage({
+          recipe: current,
+          seed: recipe.seed,
+          model,
+          task,
+          source,
+          folder,
+          journal,
+          counters,
+          progress,
+          position: { step: state.step, cursor: state.cursor, atStart: state.atStageStart },
+          interrupted,
+          startPolicy: () => this.startPolicy(folder, state, model),
+          onStep: async ({ last }) => {
+            state.step = stage.position.step;
+            state.cursor = stage.position.cursor;
+            state.totalSteps++;
+            if (!last && (interrupted() || state.step % recipe.checkpoint.every === 0)) await save();
+          },
+        });
+        where = () => stage.where ?? `stage ${stage.name}`;
+        progress.stage({
+          name: stage.name,
+          position: state.stage + 1,
+          of: recipe.stages.length,
+          totalSteps: totalSteps(current),
+        });
+        await current.run(stage);
+        if (!stage.over && interrupted()) return resultOf(folder, recipe, state, false);
+        state.stageEnds[stage.name] = checkpointName(state);
+        Object.assign(state, { stage: state.stage + 1, step: 0, cursor: 0 });
+        await save();
+        removeCheckpoint(join(folder.dir, "snapshots"), stage.name);
+        if (state.stage === recipe.stages.length) break;
+        if (interrupted()) return resultOf(folder, recipe, state, false);
+        await this.openModel(state, { folder, checkpoint: newest && join(folder.checkpoints, newest) });
+      }
+      return resultOf(folder, recipe, state, true);
+    } catch (error) {
+      folder.log(error instanceof Error ? (error.stack ?? error.message) : String(error));
+      if (!(error instanceof UserError)) throw error;
+      const place = where();
+      throw new UserError(
+        `${place === "" ? "" : `${place}: `}${error.message} (kept in ${folder.dir} up to the last checkpoint; \`rifft resume\` continues it)`,
+      );
+    } finally {
+      progress.end();
+      folder.close();
+    }
+  }
+
+  private openedModel(): Model {
+    if (this.model === undefined) throw new Error("the model is not open");
+    return this.model;
+  }
+
+  /** Writes a checkpoint of the run as it stands, and drops those that nobody needs. Returns its name. */
+  private async save(folder: RunFolder, state: RunState, counters: RunCounters): Promise<string> {
+    state.counts = counters.now();
+    state.engineSeconds = counters.engineSeconds;
+    state.sizes = folder.sync();
+    const name = checkpointName(state);
+    await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.openedModel().save(dir));
+    const later = this.recipe.stages.slice(state.stage).map((stage) => stage.from);
+    const needed = later.flatMap((from) => (from in state.stageEnds ? [state.stageEnds[from]] : []));
+    pruneCheckpoints(folder.checkpoints, this.recipe.checkpoint.keep, new Set(needed));
+    return name;
+  }
+
+  private async startPolicy(folder: RunFolder, state: RunState, model: Model): Promise<Policy> {
+    if (this.hasStart) return STAGE_START;
+    const { name } = this.recipe.stages[state.stage];
+    const snapshots = join(folder.dir, "snapshots");
+    if (state.step > 0) {
+      throw new UserError(`${join(snapshots, name)} is missing: it holds the weights with which stage ${name} began`);
+    }
+    const policy = await model.snapshot(STAGE_START);
+    await writeCheckpoint(snapshots, name, state, (dir) => model.save(dir));
+    this.hasStart = true;
+    return policy;
+  }
+}
+
+function checkpointName(state: RunState): string {
+  return `step-${String(state.totalSteps).padStart(8, "0")}`;
+}
+
+function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
+  if (stopAt !== undefined && stopAt >= 1) return stopAt;
+  return budget.kind === "steps" ? Math.ceil(budget.amount * (stopAt ?? 1)) : undefined;
+}
+
+function resultOf(folder: RunFolder, recipe: Recipe, state: RunState, complete: boolean): RunResult {
+  const last = folder.lastMetrics();
+  return {
+    run: folder.dir,
+    complete,
+    stages: recipe.stages.flatMap(({ name }) => {
+      const line = last.get(name);
+      return line === undefined ? [] : [{ name, steps: line.step + 1, metrics: line.metrics }];
+    }),
+    counts: state.counts,
+    engineSeconds: state.engineSeconds,
+  };
+}
+
+function shown(value: unknown): string {
+  return value === undefined ? "absent" : JSON.stringify(value);
+}

@@ -1,0 +1,106 @@
+import { z } from "zod";
+import { UserError } from "../errors.ts";
+import { parseStrict } from "../run/strict.ts";
+import { type Grader, localGrader } from "./reward.ts";
+import type { Problem, ProblemSource, Split, Task, TaskDefinition } from "./types.ts";
+
+const prefill = z.string().optional();
+const messageSchema = z.strictObject({ role: z.enum(["system", "user", "assistant"]), content: z.string() });
+const problemSchema: z.ZodType<Problem> = z.strictObject({
+  id: z.string().min(1),
+  prompt: z.union([
+    z.strictObject({ messages: z.array(messageSchema).min(1), prefill }),
+    z.strictObject({ text: z.string().min(1), prefill }),
+  ]),
+  demonstrations: z.array(z.string().min(1)).optional(),
+  answer: z.string().optional(),
+  data: z.record(z.string(), z.unknown()).optional(),
+});
+
+/**
+ * Makes a task ready for use. Without a `grader` the reward runs in this thread, where a synchronous endless loop cannot be ended;
+ * `loadTask` gives task files one that can.
+ */
+export function createTask(definition: TaskDefinition, grader: Grader = localGrader(definition)): Task {
+  const opened = new Map<Split, Promise<ProblemSource>>();
+  return {
+    name: definition.name,
+    stop: definition.stop ?? [],
+    problems(split) {
+      let source = opened.get(split);
+      if (source === undefined) {
+        source = open(definition, split);
+        opened.set(split, source);
+      }
+      return source;
+    },
+    grade: (items) => grader.grade(items),
+    close: () => grader.close(),
+  };
+}
+
+async function open(definition: TaskDefinition, split: Split): Promise<ProblemSource> {
+  const given = definition.splits[split];
+  const where = `task ${definition.name}, split ${split}`;
+  if (given === undefined) {
+    const has = Object.keys(definition.splits).join(", ");
+    throw new UserError(`task ${definition.name} has no split ${split}; it has ${has}`);
+  }
+  const problems: unknown = typeof given === "function" ? await given() : given;
+  if (Array.isArray(problems)) return listSource(where, problems);
+  if (!isSource(problems)) {
+    throw new UserError(`${where}: expected an array of problems, or an object with \`size\` and \`at(index)\``);
+  }
+  if (!(problems.size > 0)) throw new UserError(`${where} is empty; expected at least one problem`);
+  return {
+    size: problems.size,
+    at(index) {
+      checkIndex(where, index, problems.size);
+      return checkProblem(`${where}, problem ${index}`, problems.at(index));
+    },
+  };
+}
+
+function listSource(where: string, items: unknown[]): ProblemSource {
+  if (items.length === 0) throw new UserError(`${where} is empty; expected at least one problem`);
+  const numbers = new Map<string, number>();
+  const problems = items.map((item, index) => {
+    const problem = checkProblem(`${where}, problem ${index}`, item);
+    const other = numbers.get(problem.id);
+    if (other !== undefined) {
+      throw new UserError(
+        `${where}: problems ${other} and ${index} have the same id ${JSON.stringify(problem.id)}; ids must differ`,
+      );
+    }
+    numbers.set(problem.id, index);
+    return problem;
+  });
+  return {
+    size: problems.length,
+    at(index) {
+      checkIndex(where, index, problems.length);
+      return problems[index];
+    },
+  };
+}
+
+function checkProblem(place: string, item: unknown): Problem {
+  return parseStrict(problemSchema, item, place);
+}
+
+function checkIndex(where: string, index: number, size: number): void {
+  if (!Number.isInteger(index) || index < 0 || index >= size) {
+    throw new RangeError(`${where}: no problem ${index}; it has ${size}`);
+  }
+}
+
+function isSource(value: unknown): value is ProblemSource {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    "size" in value &&
+    typeof value.size === "number" &&
+    "at" in value &&
+    typeof value.at === "function"
+  );
+}

@@ -1,0 +1,88 @@
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { hashKey } from "../engine/random.ts";
+import { UserError } from "../errors.ts";
+import { DATA_EXTENSIONS } from "./read.ts";
+
+/** Where a published data set is looked for, and what to say when it is not there. */
+export interface DatasetPlace {
+  /** The task's name, also ReFT's prefix: `gsm8k_test_set.json`. */
+  name: string;
+  /** Its name on the Hugging Face Hub. */
+  hub: string;
+}
+
+/**
+ * The folder or file of a data set: `path` (relative to `baseDir`) where given, else the first that exists of `data/<name>`, beside the
+ * recipe or in the working directory, and `$RIFFT_DATA/<name>`; <name> is also tried as the Hub writes it.
+ */
+export function findDataset(place: DatasetPlace, path: string | undefined, baseDir: string): string {
+  const get = `get it with \`rifft pull ${place.hub}\`, or set task.path to its folder`;
+  if (path !== undefined) {
+    const full = resolve(baseDir, path);
+    if (existsSync(full)) return full;
+    throw new UserError(`${full}: no such folder or file (task.path of ${place.name}); ${get}`);
+  }
+  const roots = [resolve(baseDir, "data"), resolve("data")];
+  if (process.env.RIFFT_DATA) roots.push(resolve(process.env.RIFFT_DATA));
+  const names = [place.name, ...new Set([basename(place.hub), place.hub])];
+  for (const root of new Set(roots)) {
+    for (const name of names) if (existsSync(join(root, name))) return join(root, name);
+  }
+  const looked = [...new Set(roots)].map((root) => join(root, place.name)).join(", ");
+  throw new UserError(`the data of ${place.name} is not here (looked for ${looked}); ${get}`);
+}
+
+/**
+ * The files of one split. In a folder: `<split>.jsonl`, `.json` or `.parquet`; the Hub's `<split>-00000-of-00001.parquet`; ReFT's
+ * `<name>_nl.json` (train) and `<name>_test_set.json` (test); in the folder itself, else in its `main`, `default` or `data` folder.
+ * A file serves as `test` where its name contains "test", else as `train`. Undefined where there is none.
+ */
+export function splitFiles(place: DatasetPlace, at: string, split: "train" | "test"): string[] | undefined {
+  if (!statSync(at).isDirectory()) {
+    const isTest = /test/i.test(basename(at));
+    return isTest === (split === "test") ? [at] : undefined;
+  }
+  for (const folder of [at, join(at, "main"), join(at, "default"), join(at, "data")]) {
+    if (!existsSync(folder) || !statSync(folder).isDirectory()) continue;
+    const names = readdirSync(folder).sort();
+    const plain = DATA_EXTENSIONS.map((extension) => split + extension).find((name) => names.includes(name));
+    if (plain !== undefined) return [join(folder, plain)];
+    const shards = names.filter((name) => new RegExp(`^${split}-\\d+-of-\\d+.*\\.parquet$`).test(name));
+    if (shards.length > 0) {
+      const expected = Number(/-of-(\d+)/.exec(shards[0])?.[1]);
+      if (shards.length !== expected) {
+        throw new UserError(
+          `${folder}: ${shards.length} of ${expected} ${split} files are here; pull ${place.hub} again`,
+        );
+      }
+      return shards.map((name) => join(folder, name));
+    }
+    const reft = `${place.name}_${split === "train" ? "nl" : "test_set"}.json`;
+    if (names.includes(reft)) return [join(folder, reft)];
+  }
+  return undefined;
+}
+
+/** The message where `splitFiles` found nothing. */
+export function noSplit(at: string, split: string): UserError {
+  const folder = statSync(at).isDirectory() ? at : dirname(at);
+  return new UserError(
+    `${at}: no ${split} data here; expected ${split}.jsonl, ${split}.json, ${split}.parquet or the Hub's ${split}-00000-of-00001.parquet in ${folder} (or its main/ or data/ folder)`,
+  );
+}
+
+/** The same for questions that differ only in letter case and blanks. */
+export function questionKey(question: string): string {
+  return question.toLowerCase().replace(/\s+/g, " ").trim();
+}
+
+/** A number in [0, 1) that depends on the text alone. Decides which split a question belongs to, whatever the seed. */
+export function share(text: string): number {
+  return hashKey(text)[0] / 2 ** 32;
+}
+
+/** Whether a training question is held out as dev, for a dev split of this fraction. Equal questions are always on one side. */
+export function heldOut(question: string, fraction: number): boolean {
+  return share(questionKey(question)) < fraction;
+}

@@ -1,0 +1,59 @@
+import { existsSync } from "node:fs";
+import { createJiti } from "jiti";
+import { z } from "zod";
+import { fileURLToPath } from "node:url";
+import { UserError } from "../errors.ts";
+import { parseStrict } from "../run/strict.ts";
+import type { TaskDefinition } from "./types.ts";
+
+const splitSchema = z.custom<TaskDefinition["splits"]["train"]>(
+  (value) => typeof value === "function" || (typeof value === "object" && value !== null),
+  "expected an array of problems, a source of problems, or a function that gives one",
+);
+
+const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
+  name: z.string().min(1),
+  splits: z
+    .strictObject({ train: splitSchema.optional(), dev: splitSchema.optional(), test: splitSchema.optional() })
+    .refine((splits) => Object.keys(splits).length > 0, "expected at least one of train, dev, test"),
+  reward: z.custom<TaskDefinition["reward"]>((value) => typeof value === "function", {
+    error: "expected a function (problem, response) => number or named numbers",
+  }),
+  weights: z.record(z.string(), z.number()).optional(),
+  deadline: z.number().positive().max(86_400).optional(),
+  stop: z.array(z.string().min(1)).optional(),
+});
+
+/**
+ * The task that a TypeScript or JavaScript file exports as its default. Each call runs the file anew. Throws a UserError that names
+ * the file, and where it can the line.
+ */
+export async function loadDefinition(file: string): Promise<TaskDefinition> {
+  if (!existsSync(file)) throw new UserError(`${file}: no such task file`);
+  const suffix = import.meta.url.endsWith(".ts") ? "ts" : "js";
+  const author = fileURLToPath(new URL(`./author.${suffix}`, import.meta.url));
+  const jiti = createJiti(import.meta.url, { moduleCache: false, alias: { "rifft/task": author } });
+  let exported: unknown;
+  try {
+    exported = await jiti.import(file, { default: true });
+  } catch (error) {
+    throw new UserError(describeLoadError(file, error));
+  }
+  if (typeof exported !== "object" || exported === null || !("reward" in exported || "splits" in exported)) {
+    throw new UserError(
+      `${file}: expected a task as the default export (export default defineTask({ ... })), found none`,
+    );
+  }
+  return parseStrict(definitionSchema, exported, file);
+}
+
+function describeLoadError(file: string, error: unknown): string {
+  if (!(error instanceof Error)) return `${file}: cannot load the task (it threw ${String(error)})`;
+  const message = error.message.split("\n")[0].replaceAll(`${file}: `, "");
+  // A syntax error ends in "(line:column)"; anything else has its place in the stack.
+  const syntax = /^(?:ParseError: )?\s*(.*) \((\d+:\d+)\)$/.exec(message);
+  if (syntax) return `${file}:${syntax[2]}: cannot load the task (${syntax[1]})`;
+  const at = error.stack?.split("\n").find((line) => line.includes(file));
+  const place = at === undefined ? undefined : /:(\d+:\d+)\)?\s*$/.exec(at)?.[1];
+  return `${file}${place === undefined ? "" : `:${place}`}: cannot load the task (${error.name}: ${message})`;
+}

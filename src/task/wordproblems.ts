@@ -1,0 +1,246 @@
+import { z } from "zod";
+import { RandomStream } from "../engine/random.ts";
+import { generatedTask } from "./generated.ts";
+import { NUMBER_INSTRUCTION, numberReward } from "./numbers.ts";
+import type { Problem, TaskDefinition } from "./types.ts";
+
+/**
+ * Grade-school word problems with chains of thought: a person has some objects, and one to three events change how many.
+ * A demonstration is one line a step (`pens: 4 * 5 = 20.`), then `#### 20`. The share `hasty` of them drops the last step and
+ * gives the value before it: flawed demonstrations beside checkable answers, which is where reinforcement learning earns its keep.
+ */
+export const wordProblemOptions = z.strictObject({
+  name: z.string(),
+  seed: z.int().nonnegative().optional(),
+  /** How many steps a problem takes; drawn from these, all equally often. */
+  levels: z.array(z.int().min(1).max(3)).min(1).default([1, 2, 3]),
+  hasty: z.number().min(0).max(1).default(0.6),
+  /** This many training problems, all of them demonstrated; endless when absent. */
+  demonstrations: z.int().positive().optional(),
+  /** No value along the way is larger. */
+  max: z.int().min(20).max(999).default(60),
+  prompt: z.enum(["text", "chat"]).default("text"),
+});
+
+export type WordProblemOptions = z.infer<typeof wordProblemOptions>;
+
+const OBJECTS = [
+  "apples",
+  "pens",
+  "books",
+  "coins",
+  "cards",
+  "shells",
+  "eggs",
+  "cups",
+  "toys",
+  "stamps",
+  "rocks",
+  "nuts",
+];
+const CONTAINERS = ["boxes", "bags", "jars", "trays"];
+
+interface Person {
+  name: string;
+  pronoun: string;
+}
+
+const PEOPLE: Person[] = [
+  ...["Tom", "Sam", "Ben", "Leo"].map((name) => ({ name, pronoun: "He" })),
+  ...["Ann", "Mia", "Eva", "Zoe"].map((name) => ({ name, pronoun: "She" })),
+];
+
+/** A problem as it is told: sentences so far, lines of the solution so far, whose objects are counted, and how many there are. */
+interface Story {
+  sentences: string[];
+  lines: string[];
+  /** The value before each step, and after the last. */
+  values: number[];
+  object: string;
+  person: Person;
+  question: string;
+}
+
+/** How an event changes a story; false where the numbers do not allow it. */
+type Event = (story: Story, draw: Draw) => boolean;
+
+class Draw {
+  private readonly stream: RandomStream;
+  readonly max: number;
+  constructor(key: string, max: number) {
+    this.stream = new RandomStream(key);
+    this.max = max;
+  }
+  chance(): number {
+    return this.stream.uniform();
+  }
+  /** An integer from low to high, both included. */
+  between(low: number, high: number): number {
+    return low + this.stream.below(high - low + 1);
+  }
+  pick<T>(items: readonly T[]): T {
+    return items[this.stream.below(items.length)];
+  }
+  person(except?: string): Person {
+    return this.pick(PEOPLE.filter(({ name }) => name !== except));
+  }
+}
+
+function step(story: Story, operator: string, by: number, result: number): void {
+  const before = story.values[story.values.length - 1];
+  story.lines.push(`${story.object}: ${before} ${operator} ${by} = ${result}.`);
+  story.values.push(result);
+}
+
+const current = (story: Story) => story.values[story.values.length - 1];
+
+const gain: Event = (story, draw) => {
+  const room = draw.max - current(story);
+  if (room < 2) return false;
+  const n = draw.between(2, Math.min(20, room));
+  const { pronoun } = story.person;
+  const verb = draw.pick([
+    `finds ${n} more`,
+    `buys ${n} more`,
+    `gets ${n} from ${draw.person(story.person.name).name}`,
+  ]);
+  story.sentences.push(`${pronoun} ${verb}.`);
+  step(story, "+", n, current(story) + n);
+  return true;
+};
+
+const lose: Event = (story, draw) => {
+  const have = current(story);
+  if (have < 4) return false;
+  const n = draw.between(2, Math.min(20, have - 1));
+  const { pronoun } = story.person;
+  const verb = draw.pick([`loses ${n}`, `sells ${n}`, `gives ${n} to ${draw.person(story.person.name).name}`]);
+  story.sentences.push(`${pronoun} ${verb}.`);
+  step(story, "-", n, have - n);
+  return true;
+};
+
+const times: Event = (story, draw) => {
+  const most = Math.min(5, Math.floor(draw.max / current(story)));
+  if (most < 2) return false;
+  const n = draw.between(2, most);
+  const other = draw.person(story.person.name);
+  story.sentences.push(`${other.name} has ${n} times as many.`);
+  step(story, "*", n, current(story) * n);
+  story.person = other;
+  story.question = `How many ${story.object} does ${other.name} have?`;
+  return true;
+};
+
+const difference: Event = (story, draw) => {
+  const have = current(story);
+  const more = draw.chance() < 0.5;
+  const most = Math.min(20, more ? draw.max - have : have - 1);
+  if (most < 2) return false;
+  const n = draw.between(2, most);
+  const other = draw.person(story.person.name);
+  story.sentences.push(`${other.name} has ${n} ${more ? "more" : "fewer"} than ${story.person.name}.`);
+  step(story, more ? "+" : "-", n, more ? have + n : have - n);
+  story.person = other;
+  story.question = `How many ${story.object} does ${other.name} have?`;
+  return true;
+};
+
+/** Only the last event: what is asked for is one share. */
+const divide: Event = (story, draw) => {
+  const have = current(story);
+  const divisors = [2, 3, 4, 5, 6].filter((n) => have % n === 0 && have > n);
+  if (divisors.length === 0) return false;
+  const n = draw.pick(divisors);
+  const { pronoun } = story.person;
+  if (draw.chance() < 0.5) {
+    story.sentences.push(`${pronoun} shares them equally among ${n} friends.`);
+    story.question = `How many ${story.object} does each friend get?`;
+  } else {
+    const container = draw.pick(CONTAINERS);
+    story.sentences.push(`${pronoun} puts them equally into ${n} ${container}.`);
+    story.question = `How many ${story.object} are in each?`;
+  }
+  step(story, "/", n, have / n);
+  return true;
+};
+
+/** A first event of its own: containers with the same number in each. */
+function openWithContainers(story: Story, draw: Draw): void {
+  const containers = draw.between(2, 6);
+  const each = draw.between(2, Math.min(12, Math.floor(draw.max / containers)));
+  story.sentences.push(
+    `${story.person.name} has ${containers} ${draw.pick(CONTAINERS)} with ${each} ${story.object} in each.`,
+  );
+  story.values = [containers];
+  step(story, "*", each, containers * each);
+}
+
+function openWithNumber(story: Story, draw: Draw): void {
+  const n = draw.between(3, Math.min(30, draw.max));
+  story.sentences.push(`${story.person.name} ${draw.pick(["has", "owns", "starts with"])} ${n} ${story.object}.`);
+  story.values = [n];
+}
+
+function tell(steps: number, draw: Draw): Story {
+  const person = draw.person();
+  const object = draw.pick(OBJECTS);
+  const question = `How many ${object} does ${person.name} have?`;
+  const story: Story = { sentences: [], lines: [], values: [], object, person, question };
+  if (draw.chance() < 0.25) openWithContainers(story, draw);
+  else openWithNumber(story, draw);
+  while (story.lines.length < steps) {
+    const last = story.lines.length === steps - 1;
+    const events = last ? [gain, lose, times, difference, divide, divide] : [gain, lose, times, difference];
+    draw.pick(events)(story, draw);
+  }
+  return story;
+}
+
+/** A problem of `steps` steps from a stream of its own. */
+function wordProblem(id: string, key: string, options: WordProblemOptions): Problem {
+  const draw = new Draw(key, options.max);
+  const steps = draw.pick(options.levels);
+  const hasty = draw.chance() < options.hasty;
+  const story = tell(steps, draw);
+  const text = [...story.sentences, story.question].join(" ");
+  const answer = String(current(story));
+  const lines = hasty
+    ? [...story.lines.slice(0, -1), `#### ${story.values[story.values.length - 2]}`]
+    : [...story.lines, `#### ${answer}`];
+  return {
+    id,
+    prompt:
+      options.prompt === "text"
+        ? { text: `${text}\n` }
+        : { messages: [{ role: "user", content: `${text}\n\n${NUMBER_INSTRUCTION}` }] },
+    demonstrations: [lines.join("\n")],
+    answer,
+    data: { text, steps, hasty },
+  };
+}
+
+export function wordProblems(options: WordProblemOptions, runSeed: number): TaskDefinition {
+  return generatedTask({
+    name: "wordproblems",
+    seed: options.seed ?? runSeed,
+    limit: options.demonstrations,
+    make: (id, key) => wordProblem(id, key, options),
+    // A tiny model's answer counts only where it says that it is one.
+    reward: (problem, response) => numberReward(problem, response, options.prompt === "text" ? ["hashes"] : undefined),
+  });
+}
+
+/**
+ * The vocabulary of every text prompt and demonstration: words with their leading space (without it where a text or line may begin
+ * with them), single digits, punctuation with the blanks around it. Taking the longest entry that fits, left to right, is lossless.
+ */
+export function wordProblemVocabulary(): string[] {
+  const names = PEOPLE.map(({ name }) => name);
+  const words =
+    "has owns starts with in each He She finds buys gets loses sells gives more fewer from to times as many than " +
+    "shares them equally among friends friend get puts into are How does have";
+  const spaced = [...words.split(" "), ...names, ...OBJECTS, ...CONTAINERS].map((word) => ` ${word}`);
+  const marks = [" ", ".", ".\n", "?\n", ": ", " + ", " - ", " * ", " / ", " = ", "#### "];
+  return [...spaced, ...names, ...OBJECTS, ...Array.from("0123456789"), ...marks];
+}
