@@ -50,11 +50,11 @@ class Clock(TrainerCallback):
 
 def word_tokenizer(size):
     """One word for each id, so that a prompt of 64 words has exactly 64 tokens."""
-    words = {f"w{i}": i for i in range(size)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    words = {word: i for i, word in enumerate(["<pad>", "<bos>", "<eos>", *(f"w{i}" for i in range(3, size))])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="w0", bos_token="w1", eos_token="w2", pad_token="w0"
+        tokenizer_object=tokenizer, unk_token="<pad>", bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
     )
 
 
@@ -80,13 +80,15 @@ def main():
         " ".join(f"w{draw.randrange(100, model.config.vocab_size)}" for _ in range(PROMPT))
         for _ in range(options.prompts * options.steps)
     ]
+    tokenizer = word_tokenizer(model.config.vocab_size)
+    assert all(len(ids) == PROMPT for ids in tokenizer(prompts)["input_ids"])
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         clock.trainer = TimedTrainer(
             model=model,
             reward_funcs=reward,
             train_dataset=Dataset.from_dict({"prompt": prompts}),
-            processing_class=word_tokenizer(model.config.vocab_size),
+            processing_class=tokenizer,
             peft_config=lora(),
             callbacks=[clock],
             args=GRPOConfig(

@@ -5,7 +5,7 @@ import { responseRoom } from "../rollout/single.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Grade, Problem, Split, Task } from "../task/types.ts";
 import { type Interval, wilson95 } from "./intervals.ts";
-import { solved } from "./solved.ts";
+import { solved } from "../task/solved.ts";
 
 export interface EvaluateOptions {
   model: Model;

@@ -1,5 +1,5 @@
 import { type Scores, WEIGHT_FIELDS } from "../engine/types.ts";
-import { solved } from "../eval/solved.ts";
+import { solved } from "../task/solved.ts";
 import type { Forest, Segment } from "../forest/types.ts";
 import type { Grade } from "../task/types.ts";
 import { meanAndStd } from "./advantages.ts";

@@ -72,9 +72,9 @@ describe("SFT", () => {
 
 describe("GRPO", () => {
   test("raises the reward", async () => {
-    const recorded = await runGrpo(40, { normalize: "sequence", lr: 1e-3 });
+    const recorded = await runGrpo(30, { normalize: "sequence" });
     const mean = (part: typeof recorded) => part.reduce((sum, { metrics }) => sum + metrics.reward, 0) / part.length;
-    expect(mean(recorded.slice(0, 5))).toBeLessThan(0.4);
+    expect(mean(recorded.slice(0, 2))).toBeLessThan(0.4);
     expect(mean(recorded.slice(-5))).toBeGreaterThan(0.8);
   });
 
@@ -104,10 +104,9 @@ describe("GRPO", () => {
   });
 
   test("the KL penalty holds the policy near its reference", async () => {
-    const settings = { lr: 1e-3, innerPasses: 2, reference: "stage-start" as const };
     for (const kl of ["k1", "k3"] as const) {
-      const free = await runGrpo(12, { ...settings, beta: 1e-6, kl }, graded);
-      const held = await runGrpo(12, { ...settings, beta: 2, kl }, graded);
+      const free = await runGrpo(8, { innerPasses: 2, beta: 1e-6, kl }, graded);
+      const held = await runGrpo(8, { innerPasses: 2, beta: 2, kl }, graded);
       expect(held.at(-1)?.metrics.kl).toBeLessThan((free.at(-1)?.metrics.kl ?? 0) / 3);
     }
   });
@@ -115,7 +114,7 @@ describe("GRPO", () => {
   test("where all rewards are equal no weight moves", async () => {
     const model = await tiny();
     const before = await model.snapshot("before");
-    const recorded = await runGrpo(2, { lr: 1e-3 }, () => 1, Promise.resolve(model));
+    const recorded = await runGrpo(2, {}, () => 1, Promise.resolve(model));
     for (const { metrics } of recorded) {
       expect(metrics.flatGroups).toBe(1);
       expect(metrics).not.toHaveProperty("gradNorm");

@@ -1,4 +1,5 @@
-import { mkdir, mkdtemp, open, readdir, rename, rm, rmdir } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { mkdir, open, readdir, rename, rm, rmdir } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
@@ -10,6 +11,11 @@ import { elementCount } from "./storage.ts";
 import type { ModelFiles } from "./types.ts";
 
 export type ExportType = "f32" | "f16" | "bf16";
+
+/** Tensors by name; each may be valid only until the next is asked for. */
+export type Weights =
+  | Iterable<readonly [name: string, tensor: ExportTensor]>
+  | AsyncIterable<readonly [name: string, tensor: ExportTensor]>;
 
 export interface ExportTensor {
   dims: readonly number[];
@@ -29,7 +35,7 @@ const shardBytes = 5e9;
 export async function exportHuggingFace(
   folder: string,
   files: ModelFiles,
-  weights: Iterable<readonly [name: string, tensor: ExportTensor]>,
+  weights: Weights,
   type: ExportType,
 ): Promise<void> {
   const shards = planShards(tensorShapes(files.config), type, shardBytes);
@@ -78,7 +84,7 @@ function shardIndex(shards: Shards): Uint8Array {
 async function writeWeights(
   folder: string,
   shards: Shards,
-  weights: Iterable<readonly [name: string, tensor: ExportTensor]>,
+  weights: Weights,
   type: ExportType,
 ): Promise<void> {
   const writers = new Map<string, SafetensorsWriter>();
@@ -89,7 +95,7 @@ async function writeWeights(
       writers.set(file, writer);
       for (const name of plan.keys()) writerOf.set(name, writer);
     }
-    for (const [name, { data }] of weights) {
+    for await (const [name, { data }] of weights) {
       const writer = writerOf.get(name);
       if (!writer) throw new Error(`tensor ${name} is not part of this model`);
       await writer.write(name, toBytes(data, type));
@@ -182,16 +188,15 @@ async function writeFolder(folder: string, write: (temporary: string) => Promise
   if (existing && existing.length > 0) {
     throw new UserError(`${folder}: the folder exists and is not empty; choose another or remove it`);
   }
-  let temporary: string | undefined;
+  const temporary = join(dirname(target), `.${basename(target)}-${randomUUID()}`);
   try {
-    await mkdir(dirname(target), { recursive: true });
-    temporary = await mkdtemp(join(dirname(target), `.${basename(target)}-`));
+    await mkdir(temporary, { recursive: true });
     await write(temporary);
     // Windows renames no folder onto another, not even onto an empty one.
     if (existing) await rmdir(target);
     await rename(temporary, target);
   } catch (error) {
-    if (temporary) await rm(temporary, { recursive: true, force: true });
+    await rm(temporary, { recursive: true, force: true }).catch(() => {});
     throw error instanceof UserError || !isSystemError(error) ? error : systemError(`cannot write ${folder}`, error);
   }
 }

@@ -1,7 +1,6 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism, cpus } from "node:os";
-import { dirname, join } from "node:path";
 import { z } from "zod";
 
 /** What the bytes of a run's numbers depend on, beside its recipe. */
@@ -15,11 +14,16 @@ export const environmentSchema = z.strictObject({
 });
 export type Environment = z.infer<typeof environmentSchema>;
 
+const require = createRequire(import.meta.url);
+
+export function rifftVersion(): string {
+  return packageVersion(require.resolve("rifft/package.json"));
+}
+
 /** The environment of this process; `memoryPlan` is what the model says it chose. */
 export function currentEnvironment(memoryPlan: string): Environment {
-  const require = createRequire(import.meta.url);
   return {
-    rifft: packageVersion(join(dirname(require.resolve("rifft/package.json")), "package.json")),
+    rifft: rifftVersion(),
     platform: `${process.platform} ${process.arch}`,
     cpu: cpus()[0]?.model ?? "unknown",
     threads: availableParallelism(),

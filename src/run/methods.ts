@@ -3,7 +3,7 @@ import { type Method as MethodEntry, methods as entries } from "../method/index.
 import type { Stage } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Problem } from "../task/types.ts";
-import { parseStrict } from "./strict.ts";
+import { parseStrict } from "../strict.ts";
 
 /** A method with the settings that a recipe gave it. */
 export interface ConfiguredMethod {

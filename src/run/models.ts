@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import type { ModelSpec } from "../engine/types.ts";
+import type { Model, ModelSpec } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { Task } from "../task/types.ts";
 import { latestCheckpoint, listCheckpoints, modelDir } from "./checkpoint.ts";
@@ -8,11 +8,7 @@ import { isRunFolder, readRecord } from "./folder.ts";
 import { parseRecipe, type Recipe } from "./recipe.ts";
 
 /** What the engine is asked for by a stage of a run. */
-export function createSpec(
-  recipe: Recipe,
-  task: Pick<Task, "vocabulary">,
-  from: ModelSpec["from"],
-): ModelSpec {
+export function createSpec(recipe: Recipe, task: Pick<Task, "vocabulary">, from: ModelSpec["from"]): ModelSpec {
   return {
     base: recipe.model,
     train: recipe.lora === undefined ? "full" : { lora: recipe.lora },
@@ -20,6 +16,14 @@ export function createSpec(
     vocabulary: task.vocabulary,
     from,
   };
+}
+
+/** Replaces a model's weights by those that `Model.save` wrote. */
+export async function loadInto(model: Model, from: { dir: string; optimizer: boolean }): Promise<void> {
+  if (!("load" in model) || typeof model.load !== "function") {
+    throw new UserError("this engine cannot go on with a stage that has a frozen reference; start a new run");
+  }
+  await model.load(from);
 }
 
 /** The folder that `Model.save` wrote, given itself, a checkpoint or a run folder (its newest intact checkpoint). */

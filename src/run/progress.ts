@@ -85,7 +85,7 @@ class Pace {
   /** Seconds until the stage ends; undefined until two steps were seen. */
   left(): number | undefined {
     const gained = this.lastDone - (this.firstDone ?? 0);
-    if (gained <= 0) return undefined;
+    if (gained <= 0 || this.lastDone >= 1) return undefined;
     return ((performance.now() - this.firstAt) / 1000 / gained) * (1 - this.lastDone);
   }
 }
@@ -269,7 +269,7 @@ function mainMetric(metrics: Record<string, number>): string | undefined {
 }
 
 function alarmOf(metrics: Record<string, number>): string | undefined {
-  const name = Object.keys(metrics).find((key) => /^mismatch/i.test(key) && metrics[key] > MISMATCH_ALARM);
+  const name = Object.keys(metrics).find((key) => /^mismatch/i.test(key) && metrics[key] >= MISMATCH_ALARM);
   if (name === undefined) return undefined;
   return `! ${name} ${number(metrics[name])}: sampler and trainer disagree by more than ${MISMATCH_ALARM}`;
 }

@@ -6,7 +6,7 @@ import type { LoraSettings } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import { type ConfiguredMethod, methods } from "./methods.ts";
 import { type Budget, budgetKinds, type Schedule, scheduleSettings } from "./schedule.ts";
-import { keyPath, parseStrict, unknownKey } from "./strict.ts";
+import { keyPath, parseStrict, unknownKey } from "../strict.ts";
 
 /** A task by name or file, or a table of `name` and the task's own options. */
 export type TaskReference = string | ({ name: string } & Record<string, unknown>);
@@ -65,10 +65,12 @@ const lora = z.strictObject({
     .optional(),
 });
 
+const taskSchema = z.union([z.string().min(1), z.looseObject({ name: z.string().min(1) })]);
+
 const table = z.record(z.string(), z.unknown());
 const recipeSchema = z.strictObject({
   model: z.string().min(1),
-  task: z.union([z.string().min(1), z.looseObject({ name: z.string().min(1) })]),
+  task: taskSchema,
   seed: z.number().int().nonnegative().default(0),
   lora: lora.optional(),
   checkpoint: z
@@ -254,6 +256,13 @@ function tomlValue(text: string): unknown {
   } catch {
     return text;
   }
+}
+
+/** A task as the command line names it: a name, a file, or a table such as `{ name = "gsm8k", path = "data" }`. */
+export function parseTaskReference(text: string): TaskReference {
+  if (!text.trimStart().startsWith("{")) return text;
+  const value = parseToml(`task = ${text}`, "--task").task;
+  return parseStrict(taskSchema, value, "--task");
 }
 
 function isTable(value: unknown): value is Record<string, unknown> {

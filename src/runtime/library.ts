@@ -91,6 +91,8 @@ export interface Library {
   readString(at: Pointer): string;
   /** Asks the kernel to back this range with huge pages; does nothing where that is unknown. */
   adviseHugePages(start: Pointer, bytes: number): void;
+  /** Gives the holes of the C heap back to the system; does nothing where that is unknown. */
+  trimHeap(): void;
 }
 
 type Native = ((...args: unknown[]) => unknown) & { async(...args: unknown[]): void };
@@ -148,7 +150,8 @@ function load(): Library {
     releases.Status(status);
     throw new Error(words);
   };
-  const madvise = findMadvise(koffi);
+  const madvise = systemFunction(koffi, "madvise", ["void *", "size_t", "int"]);
+  const mallocTrim = systemFunction(koffi, "malloc_trim", ["size_t"]);
   const result = new BigUint64Array(1);
   return {
     path,
@@ -175,6 +178,7 @@ function load(): Library {
     addressOf: (memory) => koffi.address(memory),
     readString: (at) => koffi.decode.string(at),
     adviseHugePages: (start, bytes) => void madvise?.(start, bytes, 14), // MADV_HUGEPAGE
+    trimHeap: () => void mallocTrim?.(0),
   };
 }
 
@@ -223,16 +227,23 @@ function loadKoffi(require: NodeJS.Require): typeof Koffi {
   }
   // koffi runs native functions on stacks of its own; ONNX Runtime's kernels outgrow the default of 128 KiB.
   const stack = 8 * 2 ** 20;
-  if (koffi.config().async_stack_size! < stack) koffi.config({ async_stack_size: stack, sync_stack_size: stack });
+  try {
+    if (koffi.config().async_stack_size! < stack) koffi.config({ async_stack_size: stack, sync_stack_size: stack });
+  } catch {
+    throw new UserError(
+      "koffi already loaded another library with small stacks; open rifft first, or call koffi.config({ async_stack_size: 8388608, sync_stack_size: 8388608 }) before",
+    );
+  }
   return koffi;
 }
 
-function findMadvise(koffi: typeof Koffi): Native | undefined {
+/** A function that some systems' C libraries have. */
+function systemFunction(koffi: typeof Koffi, name: string, parameters: string[]): Native | undefined {
   if (process.platform !== "linux") return undefined;
   try {
     const self = koffi.load(null);
     handles.push(self);
-    return self.func("madvise", "int", ["void *", "size_t", "int"]);
+    return self.func(name, "int", parameters);
   } catch {
     return undefined;
   }

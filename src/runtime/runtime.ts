@@ -173,6 +173,7 @@ export class Runtime {
       return new Handle("Session", pointer, [container]);
     } finally {
       native.release("SessionOptions", settings);
+      native.trimHeap(); // what was repacked in vain, because the container had it, leaves large holes
     }
   }
 }

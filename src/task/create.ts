@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { parseStrict } from "../run/strict.ts";
+import { parseStrict } from "../strict.ts";
 import { type Grader, localGrader } from "./reward.ts";
 import type { Problem, ProblemSource, Split, Task, TaskDefinition } from "./types.ts";
 
@@ -26,6 +26,7 @@ export function createTask(definition: TaskDefinition, grader: Grader = localGra
   return {
     name: definition.name,
     stop: definition.stop ?? [],
+    vocabulary: definition.vocabulary,
     problems(split) {
       let source = opened.get(split);
       if (source === undefined) {

@@ -3,7 +3,7 @@ import { createJiti } from "jiti";
 import { z } from "zod";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
-import { parseStrict } from "../run/strict.ts";
+import { parseStrict } from "../strict.ts";
 import type { TaskDefinition } from "./types.ts";
 
 const splitSchema = z.custom<TaskDefinition["splits"]["train"]>(
@@ -22,6 +22,7 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
   weights: z.record(z.string(), z.number()).optional(),
   deadline: z.number().positive().max(86_400).optional(),
   stop: z.array(z.string().min(1)).optional(),
+  vocabulary: z.array(z.string().min(1)).optional(),
 });
 
 /**
@@ -49,11 +50,11 @@ export async function loadDefinition(file: string): Promise<TaskDefinition> {
 
 function describeLoadError(file: string, error: unknown): string {
   if (!(error instanceof Error)) return `${file}: cannot load the task (it threw ${String(error)})`;
-  const message = error.message.split("\n")[0].replaceAll(`${file}: `, "");
-  // A syntax error ends in "(line:column)"; anything else has its place in the stack.
-  const syntax = /^(?:ParseError: )?\s*(.*) \((\d+:\d+)\)$/.exec(message);
-  if (syntax) return `${file}:${syntax[2]}: cannot load the task (${syntax[1]})`;
+  // A syntax error, of this file or one that it imports: the reason, and the place on the next line.
+  const syntax = /^ParseError: (.*?)\s*\n\s*(\S.*:\d+:\d+)$/.exec(error.message);
+  if (syntax) return `${syntax[2]}: cannot load the task (${syntax[1]})`;
   const at = error.stack?.split("\n").find((line) => line.includes(file));
   const place = at === undefined ? undefined : /:(\d+:\d+)\)?\s*$/.exec(at)?.[1];
-  return `${file}${place === undefined ? "" : `:${place}`}: cannot load the task (${error.name}: ${message})`;
+  const reason = `${error.name}: ${error.message.split("\n")[0]}`;
+  return `${file}${place === undefined ? "" : `:${place}`}: cannot load the task (${reason})`;
 }

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { extname, resolve } from "node:path";
 import { z } from "zod";
 import { nearest, UserError } from "../errors.ts";
-import { parseStrict } from "../run/strict.ts";
+import { parseStrict } from "../strict.ts";
 import { arithmetic, arithmeticOptions } from "./arithmetic.ts";
 import { createTask } from "./create.ts";
 import { loadDefinition } from "./file.ts";

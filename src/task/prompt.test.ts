@@ -9,7 +9,8 @@ import { encodePrompt, encodeResponse } from "./prompt.ts";
 
 /** The shape of ChatML, with a token for each character of ASCII and two digraphs that merge over boundaries. */
 const template =
-  "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n";
+  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + (m.content | trim) + '<|im_end|>\\n' }}{% endfor %}" +
+  "{{ '<|im_start|>assistant\\n' }}";
 const specials = ["<|im_start|>", "<|im_end|>", "<s>"];
 const characters = [...Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)), "\n", "\uE000", "é"];
 const words = [...specials, "\nH", "ab", ...characters];

@@ -44,6 +44,8 @@ export interface TaskDefinition {
   deadline?: number;
   /** Strings that end a response. */
   stop?: string[];
+  /** All strings that prompts and responses are made of: the vocabulary of a model made from scratch ("tiny"). */
+  vocabulary?: string[];
 }
 
 /** A graded response. */

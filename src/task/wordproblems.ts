@@ -221,7 +221,7 @@ function wordProblem(id: string, key: string, options: WordProblemOptions): Prob
 }
 
 export function wordProblems(options: WordProblemOptions, runSeed: number): TaskDefinition {
-  return generatedTask({
+  const task = generatedTask({
     name: "wordproblems",
     seed: options.seed ?? runSeed,
     limit: options.demonstrations,
@@ -229,6 +229,7 @@ export function wordProblems(options: WordProblemOptions, runSeed: number): Task
     // A tiny model's answer counts only where it says that it is one.
     reward: (problem, response) => numberReward(problem, response, options.prompt === "text" ? ["hashes"] : undefined),
   });
+  return options.prompt === "text" ? { ...task, vocabulary: wordProblemVocabulary() } : task;
 }
 
 /**

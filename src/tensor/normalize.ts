@@ -45,7 +45,8 @@ export function logSoftmax(x: Tensor): Tensor {
 export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   const { graph } = x;
   const last = x.rank - 1;
-  if (weight.rank !== 1 || weight.dims[0] !== x.dims[last]) {
+  const width = x.dims[last];
+  if (typeof width !== "number" || weight.rank !== 1 || weight.dims[0] !== width) {
     throw new Error(`rmsNorm: weight ${showDims(weight.dims)} does not fit x ${showDims(x.dims)}`);
   }
   let inverse: Tensor;
@@ -71,7 +72,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
     return [
       () => {
         // dx = i w dy - x i^3 mean(w dy x), i = 1/rms; the mean as a product with w / n reads dy x once.
-        const column = reshape(mul(weight, 1 / Number(x.dims[last])), [x.dims[last], 1]);
+        const column = reshape(mul(weight, 1 / width), [width, 1]);
         const slope = mul(matmul(dyx(), column), mul(inverse, mul(inverse, inverse)));
         return sub(mul(mul(dy, weight), inverse), mul(x, slope));
       },

@@ -44,10 +44,10 @@ export function max(x: Tensor, axes: readonly number[], keep = false): Tensor {
  * the axes along which the operand was repeated.
  */
 export function unbroadcast(gradient: Tensor, operand: Tensor, y: Tensor): Tensor {
-  const own = [...new Array<Dim>(y.rank - operand.rank).fill(1), ...operand.dims];
+  const own = alignRight(operand.dims, y.rank);
   const repeated = y.dims.flatMap((dim, i) => (own[i] === 1 && dim !== 1 ? [i] : []));
   if (repeated.length === 0) return dropLeading(gradient, operand.rank);
-  const aligned = [...new Array<Dim>(y.rank - gradient.rank).fill(1), ...gradient.dims];
+  const aligned = alignRight(gradient.dims, y.rank);
   // A gradient that is itself still to be repeated along a summed axis would be counted once instead of n times.
   const full = repeated.some((i) => aligned[i] === 1) ? y.graph.expandLike(gradient, y) : gradient;
   const offset = y.rank - full.rank;
@@ -58,6 +58,12 @@ export function unbroadcast(gradient: Tensor, operand: Tensor, y: Tensor): Tenso
   );
   return dropLeading(summed, operand.rank);
 }
+
+/** A shape with unit axes before it, up to a rank. */
+const alignRight = (dims: readonly Dim[], rank: number): Dim[] => [
+  ...Array.from({ length: rank - dims.length }, () => 1),
+  ...dims,
+];
 
 /** Without the leading unit axes beyond a rank. */
 function dropLeading(x: Tensor, rank: number): Tensor {

@@ -1,4 +1,4 @@
-import { showDims } from "./dims.ts";
+import { sameDims, showDims } from "./dims.ts";
 import { add, mul, neg, sub } from "./elementwise.ts";
 import type { Tensor } from "./graph.ts";
 import { concat, reshape, split } from "./shape.ts";
@@ -8,10 +8,12 @@ import { concat, reshape, split } from "./shape.ts";
  * angles' cosines and sines, [n, headDim / 2], of each row's position.
  */
 export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
-  const [rows, , headDim] = x.dims;
-  const half = Number(headDim) / 2;
+  const [rows, heads, headDim] = x.dims;
+  if (x.rank !== 3 || typeof heads !== "number" || typeof headDim !== "number") {
+    throw new Error(`rope: expected x [n, heads, headDim] with known heads and headDim, found ${showDims(x.dims)}`);
+  }
   for (const table of [cos, sin]) {
-    if (x.rank !== 3 || table.rank !== 2 || table.dims[0] !== rows || table.dims[1] !== half) {
+    if (!sameDims(table.dims, [rows, headDim / 2])) {
       throw new Error(`rope: tables ${showDims(table.dims)} do not fit x ${showDims(x.dims)}`);
     }
   }

@@ -93,8 +93,7 @@ export function slice(x: Tensor, axis: number, from: number, to: number): Tensor
   const pad = (dy: Tensor) => {
     if (typeof size !== "number")
       throw new Error(`slice: no gradient along the symbolic axis ${at} of ${showDims(x.dims)}`);
-    const pads = new Array<number>(2 * x.rank)
-      .fill(0)
+    const pads = Array.from({ length: 2 * x.rank }, () => 0)
       .with(at, from)
       .with(x.rank + at, size - to);
     return graph.node("Pad", [dy, graph.ints(pads)], [{ dims: x.dims, type: x.type }])[0];

@@ -1,6 +1,8 @@
+import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   add,
+  concat,
   exp,
   gatherRows,
   Graph,
@@ -11,9 +13,11 @@ import {
   rope,
   sigmoid,
   softmax,
+  split,
   splitAtBackward,
   sum,
   swiglu,
+  tanh,
   transpose,
   type SplitGraph,
   type Tensor,
@@ -113,19 +117,55 @@ async function runSplit(graph: Graph, halves: SplitGraph, feeds: Awaited<ReturnT
   return { ...Object.fromEntries(forwardOutputs.map(({ name }) => [name, forward[name]])), ...backward };
 }
 
+async function expectHalvesEqualWhole(graph: Graph, feeds: Awaited<ReturnType<typeof feedCase>>, digits: number) {
+  const whole = await compileGraph(graph)(feeds);
+  const parts = await runSplit(graph, splitAtBackward(graph), feeds);
+  expect(Object.keys(parts).sort()).toEqual(Object.keys(whole).sort());
+  for (const key of Object.keys(whole)) {
+    expect(parts[key].dims).toEqual(whole[key].dims);
+    parts[key].data.forEach((value, i) => expect(value).toBeCloseTo(whole[key].data[i], digits));
+  }
+}
+
+/** Programs over a growing list of [n, 4] values: each step takes two of them and appends its results. */
+const steps: ((a: Tensor, b: Tensor, w: Tensor) => Tensor[])[] = [
+  (a, b) => [add(a, b)],
+  (a, b) => [mul(a, b)],
+  (a, b, w) => [tanh(matmul(mul(a, 0.3), w)), b],
+  (a) => [sigmoid(a)],
+  (a, b) => [reshape(mul(reshape(a, ["n", 2, 2]), reshape(b, ["n", 2, 2])), ["n", 4])],
+  (a, b) => {
+    const [left, right] = split(a, 1, [1, 3]);
+    return [mul(left, b), concat([exp(tanh(right)), left], 1)];
+  },
+  (a, b) => [rmsNorm(a, a.graph.constant([1, 2, 3, 4], [4]), 1e-5), softmax(b)],
+];
+
+test("the halves of random programs equal the whole", async () => {
+  const program = fc.array(fc.tuple(fc.nat(steps.length - 1), fc.nat(), fc.nat()), { minLength: 2, maxLength: 9 });
+  await fc.assert(
+    fc.asyncProperty(program, async (chosen) => {
+      const random: Case = {
+        inputs: { x: { sizes: [3, 4], dims: ["n", 4] }, w: { sizes: [4, 4] } },
+        build({ x, w }) {
+          const values = [x, tanh(matmul(x, w))];
+          for (const [step, i, j] of chosen) {
+            values.push(...steps[step](values[values.length - 1 - (i % values.length)], values[j % values.length], w));
+          }
+          return values.slice(1).reduce((sum, value) => add(sum, value));
+        },
+      };
+      await expectHalvesEqualWhole(buildCase(random, "float64"), await feedCase(random, 3), 9);
+    }),
+    { numRuns: 60, seed: 11 },
+  );
+});
+
 describe("the halves equal the whole", () => {
   test.each(Object.keys(cases))("%s", async (name) => {
     for (const float of ["float64", "float32"] as const) {
       const feeds = await feedCase(cases[name], 3);
-      const graph = buildCase(cases[name], float);
-      const whole = await compileGraph(graph)(feeds);
-      const parts = await runSplit(graph, splitAtBackward(graph), feeds);
-      expect(Object.keys(parts).sort()).toEqual(Object.keys(whole).sort());
-      for (const key of Object.keys(whole)) {
-        expect(parts[key].dims).toEqual(whole[key].dims);
-        const limit = float === "float64" ? 12 : 4;
-        parts[key].data.forEach((value, i) => expect(value).toBeCloseTo(whole[key].data[i], limit));
-      }
+      await expectHalvesEqualWhole(buildCase(cases[name], float), feeds, float === "float64" ? 12 : 4);
     }
   });
 });

@@ -6,11 +6,11 @@ import type { DType } from "./proto.ts";
  * Operators that the backward rather computes again than reads back: views, and single passes over memory whose inputs are kept
  * anyway. Matrix products, softmax and rotation are kept.
  */
-const CHEAP_OPS: ReadonlySet<string> = new Set([
-  ...["Reshape", "Squeeze", "Unsqueeze", "Transpose", "Split", "Concat", "Slice", "Gather", "Expand", "Cast"],
-  ...["Add", "Sub", "Mul", "Div", "Neg", "Min", "Max", "Where", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
-  ...["Sigmoid", "QuickGelu", "Relu", "SimplifiedLayerNormalization"],
-]);
+const CHEAP_OPS: ReadonlySet<string> = new Set(
+  `Reshape Squeeze Unsqueeze Transpose Split Concat Slice Gather Expand Cast
+   Add Sub Mul Div Neg Min Max Where Greater GreaterOrEqual LessOrEqual
+   Sigmoid QuickGelu Relu SimplifiedLayerNormalization`.split(/\s+/),
+);
 
 export interface SplitGraph {
   forward: Uint8Array;
@@ -27,7 +27,7 @@ export interface SplitGraph {
 
 /**
  * Cuts a graph in two where `Graph.backward` was first called. What the backward part reads of the forward's values is either kept
- * (a residual) or computed again from what is kept, whichever holds fewer numbers.
+ * (a residual) or computed again from residuals and the graph's inputs, whichever holds fewer numbers.
  */
 export function splitAtBackward(graph: Graph): SplitGraph {
   const boundary = graph.forwardNodes;
@@ -122,7 +122,11 @@ function chooseResiduals(
       kept.add(tensor);
     }
   }
-  return { residuals: nodes.flatMap((node) => node.outputs).filter((tensor) => kept.has(tensor)), recomputed };
+  // One output of a node may be kept before another makes it run again.
+  const residuals = nodes.flatMap((node) =>
+    recomputed.has(node) ? [] : node.outputs.filter((each) => kept.has(each)),
+  );
+  return { residuals, recomputed };
 }
 
 /** Operators that move no numbers. */

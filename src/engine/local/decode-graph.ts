@@ -8,6 +8,7 @@ import {
   mul,
   reshape,
   rmsNorm,
+  rope,
   softmax,
   split,
   sub,
@@ -25,6 +26,19 @@ export interface DecodeOptions {
   masked: boolean;
   /** Some row samples with top-k or top-p. */
   truncated: boolean;
+  /** Rank of the adapters that come as inputs; 0 for none. */
+  rank: number;
+}
+
+/** Linear layers that read the same input are one matrix here. */
+export const FUSED = { qkv: ["q", "k", "v"], o: ["o"], gateUp: ["gate", "up"], down: ["down"] } as const;
+type FusedName = keyof typeof FUSED;
+
+/** The part of a name such as "3.qkv" that tells which matrix it is. */
+export function fusedOf(name: string): FusedName {
+  const part = name.slice(name.indexOf(".") + 1);
+  if (part in FUSED) return part as FusedName;
+  throw new Error(`no fused matrix ${name}`);
 }
 
 /** Matrices of a decode session by name: fused where they read the same input. */
@@ -56,12 +70,20 @@ export function decodeGraph(o: DecodeOptions): Uint8Array {
   const wide = heads * headDim;
   const narrow = kvHeads * headDim;
   const shapes = new Map(decodeMatrices(config).map(({ name, dims }) => [name, dims]));
-  const matrix = (name: string): Tensor => graph.weight(name, shapes.get(name) ?? []);
+  const product = (name: string, x: Tensor, added?: Tensor): Tensor => {
+    const dims = shapes.get(name);
+    if (!dims) throw new Error(`no matrix ${name}`);
+    const y = gemm(["b", dims[0]], x, graph.weight(name, dims), { transB: true, add: added });
+    if (o.rank === 0) return y;
+    const width = o.rank * FUSED[fusedOf(name)].length;
+    const down = gemm(["b", width], x, graph.input(`${name}.a`, [width, dims[1]]), { transB: true });
+    return gemm(["b", dims[0]], down, graph.input(`${name}.b`, [dims[0], width]), { transB: true, add: y });
+  };
   const vector = (name: string, length: number): Tensor => graph.weight(name, [length]);
   const past = graph.input("past", ["b"], { type: "int32" });
   const total = graph.input("total", [1], { type: "int32" });
-  const cos = graph.input("cos", ["positions", headDim / 2]);
-  const sin = graph.input("sin", ["positions", headDim / 2]);
+  const cos = graph.input("cos", ["b", headDim / 2]);
+  const sin = graph.input("sin", ["b", headDim / 2]);
   const present: { name: string; tensor: Tensor }[] = [];
 
   let x = graph.input("x", ["b", hidden]);
@@ -70,35 +92,34 @@ export function decodeGraph(o: DecodeOptions): Uint8Array {
     const norm = (t: Tensor, input: string): Tensor =>
       rmsNorm(t, vector(names[input].name, names[input].length), rmsEps);
     const bias = config.qkvBias ? vector(biasName(l), wide + 2 * narrow) : undefined;
-    const qkv = gemm(["b", wide + 2 * narrow], norm(x, "norm1"), matrix(`${l}.qkv`), { transB: true, add: bias });
-    let [q, k, v] = split(qkv, 1, [wide, narrow, narrow]);
-    if (config.qkNorm) {
-      q = norm(reshape(q, ["b", heads, headDim]), "qNorm");
-      k = norm(reshape(k, ["b", kvHeads, headDim]), "kNorm");
-    }
+    const qkv = product(`${l}.qkv`, norm(x, "norm1"), bias);
+    const [qFlat, kFlat, v] = split(qkv, 1, [wide, narrow, narrow]);
+    const rotated = (flat: Tensor, count: number, input: string): Tensor => {
+      const perHead = reshape(flat, ["b", count, headDim], [0, count, headDim]);
+      const turned = rope(config.qkNorm ? norm(perHead, input) : perHead, cos, sin);
+      return reshape(turned, ["b", 1, count * headDim], [0, 1, count * headDim]);
+    };
     const cache = ["b", kvHeads, "capacity", headDim];
     const [attended, keys, values] = graph.node(
       "GroupQueryAttention",
       [
-        reshape(q, ["b", 1, wide], [0, 1, wide]),
-        reshape(k, ["b", 1, narrow], [0, 1, narrow]),
+        rotated(qFlat, heads, "qNorm"),
+        rotated(kFlat, kvHeads, "kNorm"),
         reshape(v, ["b", 1, narrow], [0, 1, narrow]),
         graph.input(`keys.${l}`, cache),
         graph.input(`values.${l}`, cache),
         past,
         total,
-        cos,
-        sin,
       ],
       [{ dims: ["b", 1, wide] }, { dims: cache }, { dims: cache }],
-      { num_heads: heads, kv_num_heads: kvHeads, do_rotary: 1 },
+      { num_heads: heads, kv_num_heads: kvHeads },
       { domain: "com.microsoft" },
     );
     present.push({ name: `newKeys.${l}`, tensor: keys }, { name: `newValues.${l}`, tensor: values });
-    x = gemm(["b", hidden], reshape(attended, ["b", wide], [0, wide]), matrix(`${l}.o`), { transB: true, add: x });
-    const gateUp = gemm(["b", 2 * intermediate], norm(x, "norm2"), matrix(`${l}.gateUp`), { transB: true });
+    x = product(`${l}.o`, reshape(attended, ["b", wide], [0, wide]), x);
+    const gateUp = product(`${l}.gateUp`, norm(x, "norm2"));
     const [gate, up] = split(gateUp, 1, [intermediate, intermediate]);
-    x = gemm(["b", hidden], swiglu(gate, up), matrix(`${l}.down`), { transB: true, add: x });
+    x = product(`${l}.down`, swiglu(gate, up), x);
   }
   for (const { name, tensor } of present) graph.output(name, tensor);
 

@@ -1,14 +1,14 @@
 import type { ModelConfig } from "../../model/types.ts";
-import { type Call, PrepackedWeights, type Runtime, type Session, Value } from "../../runtime/index.ts";
-import { biasName, decodeGraph, decodeMatrices } from "./decode-graph.ts";
+import { type Call, type Session, Value } from "../../runtime/index.ts";
+import { DecodeAdapters, type DecodeSessions } from "./decode-weights.ts";
 import { maskAllowed } from "./head.ts";
 import { type KvNode, KvTree } from "./kv.ts";
-import { EMBEDDING, FINAL_NORM, HEAD, vectors } from "./layers.ts";
+import { EMBEDDING } from "./layers.ts";
 import { type Chain, groupChains, type Pack } from "./pack.ts";
 import type { LayerPass, PastKeys } from "./pass.ts";
 import { type RopeTable, ropeTable } from "./rope.ts";
 import { bucketOf, type Choice, type Decoder, type StepRow } from "./sampler.ts";
-import { floats, type WeightView } from "./weights.ts";
+import { type Adapters, floats, type WeightView } from "./weights.ts";
 
 /** Slots grow by this many tokens, so that a cache is seldom laid out anew. */
 const CAPACITY_STEP = 64;
@@ -22,81 +22,56 @@ export interface DecoderBudget {
   prefixBytes: number;
 }
 
-/**
- * Decodes with one version of the weights: sessions over prepacked matrices, a slot of keys and values for each row, and the tree
- * of prefixes that were computed before.
- */
+/** The weights of one policy, as decoding needs them. */
+export interface DecodeSource {
+  /** Names policy and version: another key means other keys and values. */
+  key: string;
+  /** For prefixes, which the layers' own pass computes, and for the embedding. */
+  view: WeightView;
+  sessions: DecodeSessions;
+  /** Null: the base. */
+  adapters: Adapters | null;
+}
+
+/** Decodes: a slot of keys and values for each row, and the tree of prefixes that were computed before with the same weights. */
 export class LocalDecoder implements Decoder {
   /** Tokens whose keys were computed because no cache held them. */
   prefilled = 0;
-  private readonly runtime: Runtime;
   private readonly config: ModelConfig;
   private readonly pass: LayerPass;
-  private readonly view: WeightView;
-  private readonly weights: Record<string, Value>;
-  private readonly prepacked: PrepackedWeights;
   private readonly budget: DecoderBudget;
-  private readonly sessions = new Map<string, Session>();
-  private readonly calls = new Map<string, BoundStep>();
+  private readonly adapters: DecodeAdapters | null;
   private readonly prefixes: KvTree;
+  private readonly calls = new Map<string, BoundStep>();
+  private source: DecodeSource | null = null;
   private keys: Float32Array[] = [];
   private values: Float32Array[] = [];
   private slots = 0;
   private capacity = 0;
   private table: RopeTable = { cos: new Float32Array(0), sin: new Float32Array(0) };
 
-  private constructor(
-    runtime: Runtime,
-    config: ModelConfig,
-    pass: LayerPass,
-    view: WeightView,
-    weights: Record<string, Value>,
-    budget: DecoderBudget,
-  ) {
-    this.runtime = runtime;
+  /** `rank` is that of the adapters; 0 for none. */
+  constructor(config: ModelConfig, pass: LayerPass, budget: DecoderBudget, rank: number) {
     this.config = config;
     this.pass = pass;
-    this.view = view;
-    this.weights = weights;
     this.budget = budget;
-    this.prepacked = new PrepackedWeights();
+    this.adapters = rank > 0 ? new DecodeAdapters(config, rank) : null;
     this.prefixes = new KvTree(config.kvHeads * config.headDim, budget.prefixBytes);
   }
 
-  /** Collects the matrices of a policy (copies, where they are merged layer by layer). */
-  static async create(
-    runtime: Runtime,
-    config: ModelConfig,
-    pass: LayerPass,
-    view: WeightView,
-    budget: DecoderBudget,
-  ): Promise<LocalDecoder> {
-    const weights: Record<string, Value> = {};
-    const dims = new Map(decodeMatrices(config).map((matrix) => [matrix.name, matrix.dims]));
-    for (let l = 0; l < config.layers; l++) {
-      const layer = await view.layer(l);
-      const parts = {
-        qkv: [layer.q, layer.k, layer.v],
-        o: [layer.o],
-        gateUp: [layer.gate, layer.up],
-        down: [layer.down],
-      };
-      for (const [part, matrices] of Object.entries(parts)) {
-        const name = `${l}.${part}`;
-        weights[name] = new Value(joined(matrices), dims.get(name) ?? []);
-      }
-      for (const { name, length } of Object.values(vectors(config, l))) {
-        if (!name.endsWith(".bias")) weights[name] = new Value(view.tensor(name), [length]);
-      }
-      if (config.qkvBias) {
-        const bias = joined(["qBias", "kBias", "vBias"].map((input) => view.tensor(vectors(config, l)[input].name)));
-        weights[biasName(l)] = new Value(bias, [bias.length]);
-      }
-    }
-    const head = config.tiedEmbeddings ? EMBEDDING : HEAD;
-    weights[head] = new Value(view.tensor(head), [config.vocab, config.hidden]);
-    weights[FINAL_NORM] = new Value(view.tensor(FINAL_NORM), [config.hidden]);
-    return new LocalDecoder(runtime, config, pass, view, weights, budget);
+  /** Turns to a policy; what other weights left in the caches goes. */
+  use(source: DecodeSource): void {
+    if (this.source?.key === source.key) return;
+    this.prefixes.clear();
+    if (this.source?.sessions !== source.sessions) this.calls.clear();
+    this.adapters?.set(source.adapters);
+    this.source = source;
+  }
+
+  /** Forgets every prefix: the weights of some policy have changed. */
+  forget(): void {
+    this.prefixes.clear();
+    this.source = null;
   }
 
   get maxRows(): number {
@@ -192,14 +167,18 @@ export class LocalDecoder implements Decoder {
     const masked = rows.some((row) => row?.allowed);
     const truncated = rows.some((row) => row && (row.topK > 0 || row.topP < 1));
     const step = this.bound(size, masked, truncated);
-    const { hidden, vocab } = this.config;
-    const embedding = this.view.tensor(EMBEDDING);
+    const { hidden, vocab, headDim } = this.config;
+    const half = headDim / 2;
+    const embedding = this.policy.view.tensor(EMBEDDING);
     let longest = 0;
     for (let i = 0; i < size; i++) {
       const row = rows[i] ?? null;
       const from = (row?.token ?? 0) * hidden;
       step.x.set(embedding.subarray(from, from + hidden), i * hidden);
       const past = row?.past ?? 0;
+      const at = past * half;
+      step.cos.set(this.table.cos.subarray(at, at + half), i * half);
+      step.sin.set(this.table.sin.subarray(at, at + half), i * half);
       step.past[i] = past;
       longest = Math.max(longest, past + 1);
       step.uniform[i] = row?.uniform ?? 0;
@@ -228,12 +207,15 @@ export class LocalDecoder implements Decoder {
   }
 
   release(): void {
-    for (const session of this.sessions.values()) session.release();
-    this.sessions.clear();
+    this.forget();
     this.calls.clear();
-    this.prepacked.release();
-    this.prefixes.clear();
     this.keys = this.values = [];
+    this.slots = this.capacity = 0;
+  }
+
+  private get policy(): DecodeSource {
+    if (!this.source) throw new Error("the decoder has no policy");
+    return this.source;
   }
 
   /** Computes the nodes of these paths that hold nothing yet, shared ones once, a budget of rows at a time. */
@@ -284,7 +266,7 @@ export class LocalDecoder implements Decoder {
     }
     const pack: Pack = { trees: [], start: [], rows, tokens, positions, ...groupChains(chains, rows, past.rows) };
     const made = { keys: [] as Float32Array[], values: [] as Float32Array[] };
-    await this.pass.forward(pack, this.view, "none", past.rows > 0 ? past : undefined, (layer, keys, values) => {
+    await this.pass.forward(pack, this.policy.view, "none", past.rows > 0 ? past : undefined, (layer, keys, values) => {
       made.keys[layer] = keys.slice();
       made.values[layer] = values.slice();
     });
@@ -355,21 +337,10 @@ export class LocalDecoder implements Decoder {
     const key = `${size} ${masked} ${truncated}`;
     let step = this.calls.get(key);
     if (!step) {
-      step = this.bind(size, this.session(masked, truncated), masked, truncated);
+      step = this.bind(size, this.policy.sessions.get(masked, truncated), masked, truncated);
       this.calls.set(key, step);
     }
     return step;
-  }
-
-  private session(masked: boolean, truncated: boolean): Session {
-    const key = `${masked} ${truncated}`;
-    let session = this.sessions.get(key);
-    if (!session) {
-      const graph = decodeGraph({ config: this.config, masked, truncated });
-      session = this.runtime.createSession(graph, { weights: this.weights, prepacked: this.prepacked, name: "decode" });
-      this.sessions.set(key, session);
-    }
-    return session;
   }
 
   private bind(size: number, session: Session, masked: boolean, truncated: boolean): BoundStep {
@@ -377,6 +348,8 @@ export class LocalDecoder implements Decoder {
     const column = () => new Float32Array(size);
     const arrays = {
       x: new Float32Array(size * hidden),
+      cos: new Float32Array((size * headDim) / 2),
+      sin: new Float32Array((size * headDim) / 2),
       past: new Int32Array(size),
       total: new Int32Array(1),
       uniform: column(),
@@ -388,11 +361,12 @@ export class LocalDecoder implements Decoder {
       ...(truncated ? { topK: column(), topP: column() } : {}),
     };
     const inputs: Record<string, Value> = {
+      ...this.adapters?.inputs,
       x: new Value(arrays.x, [size, hidden]),
       past: new Value(arrays.past, [size]),
       total: new Value(arrays.total, [1]),
-      cos: new Value(this.table.cos, [(2 * this.table.cos.length) / headDim, headDim / 2]),
-      sin: new Value(this.table.sin, [(2 * this.table.sin.length) / headDim, headDim / 2]),
+      cos: new Value(arrays.cos, [size, headDim / 2]),
+      sin: new Value(arrays.sin, [size, headDim / 2]),
       uniform: new Value(arrays.uniform, [size, 1]),
       inverseTemperature: new Value(arrays.inverseTemperature, [size, 1]),
       greedy: new Value(arrays.greedy, [size, 1], "bool"),
@@ -424,6 +398,8 @@ export class LocalDecoder implements Decoder {
 /** The memory of a bound decode step; what is written here is what the next run reads. */
 interface BoundStep {
   x: Float32Array;
+  cos: Float32Array;
+  sin: Float32Array;
   past: Int32Array;
   total: Int32Array;
   uniform: Float32Array;
@@ -438,18 +414,6 @@ interface BoundStep {
   /** The same step, which also gives the logits. */
   scoring(): Call;
   logits(): Float32Array;
-}
-
-/** Arrays as one: themselves where they stand beside each other in memory already. */
-function joined(parts: Float32Array[]): Float32Array {
-  const length = parts.reduce((sum, part) => sum + part.length, 0);
-  const all = floats(length);
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }
 
 function ancestors(node: KvNode): KvNode[] {

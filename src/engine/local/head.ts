@@ -98,7 +98,6 @@ export class HeadPass {
       const kind = useKept ? "kept" : "again";
       const options = { masked: masked && !useKept, entropy: gradients.entropy !== null };
       const session = this.session(`${kind}${sums ? " full" : ""}`, options);
-      if (useKept && !sums) delete inputs.h;
       await session.bind(inputs, outputs).run();
       this.scatter(rows, range.from, chunk, dh, dHidden);
       if (sums) addToRows(sums.gradient, rows.target, range.from + chunk.from, push, chunk.size, width);

@@ -56,7 +56,7 @@ export class LocalEngine implements Engine {
       base = known?.base ?? new BaseWeights(files, plan.keepStored);
       if (spec.base !== "tiny" && !known) this.bases.set(spec.base, { files, base });
     }
-    const model = new LocalModel(this.runtime, files, base, spec, plan);
+    const model = new LocalModel(this.runtime, files, base, spec, plan, () => readFiles(spec));
     this.models.push(model);
     if (spec.from) await model.load(spec.from);
     return model;

@@ -1,7 +1,6 @@
 import { UserError } from "../../errors.ts";
 import type { Forest } from "../../forest/types.ts";
 import { validateForest } from "../../forest/validate.ts";
-import { loadModelFiles } from "../../model/load.ts";
 import type { ModelFiles, Tokenizer } from "../../model/types.ts";
 import type { Runtime, Session } from "../../runtime/index.ts";
 import { RandomStream } from "../random.ts";
@@ -21,6 +20,7 @@ import type {
 } from "../types.ts";
 import { AdamW } from "./adam.ts";
 import type { Trained } from "./blocks.ts";
+import { DecodeSessions } from "./decode-weights.ts";
 import { LocalDecoder } from "./decoder.ts";
 import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
 import { Parameters } from "./parameters.ts";
@@ -30,6 +30,7 @@ import { loadState, saveState } from "./state.ts";
 import { type ScoringPolicy, Trainer } from "./trainer.ts";
 import {
   adapterNames,
+  type Adapters,
   BaseWeights,
   floats,
   FullWeights,
@@ -47,16 +48,21 @@ export class LocalModel implements Model {
   readonly parameters: Parameters;
   readonly files: ModelFiles;
   private readonly runtime: Runtime;
+  private readonly readBase: () => Promise<ModelFiles>;
   private readonly spec: ModelSpec;
-  private readonly plan: MemoryPlan;
   private readonly trained: Trained;
+  private readonly rank: number;
   private readonly trainer: Trainer;
   private readonly base: BaseWeights | null;
   private readonly merge: Session | null;
   private scratch: LayerMatrices | null = null;
   private adam: AdamW | null = null;
   private readonly snapshots = new Map<Policy, Float32Array>();
-  private readonly decoders = new Map<Policy, LocalDecoder>();
+  private readonly decoder: LocalDecoder;
+  /** Prepacked matrices: of the frozen base, or by policy in full fine-tuning. */
+  private readonly decodeSessions = new Map<Policy, DecodeSessions>();
+  /** Counts changes of the trained weights. */
+  private version = 0;
   /** What full fine-tuning reads again from disk when it is asked for the base. */
   private reloaded: BaseWeights | null = null;
   private tail: Promise<unknown> = Promise.resolve();
@@ -64,12 +70,20 @@ export class LocalModel implements Model {
   private readonly done: TokenCounts = { generated: 0, prefilled: 0, scored: 0, trained: 0 };
   private closed = false;
 
-  constructor(runtime: Runtime, files: ModelFiles, base: BaseWeights | null, spec: ModelSpec, plan: MemoryPlan) {
+  /** `files` are read again by `readBase` where full fine-tuning is asked for its base. */
+  constructor(
+    runtime: Runtime,
+    files: ModelFiles,
+    base: BaseWeights | null,
+    spec: ModelSpec,
+    plan: MemoryPlan,
+    readBase: () => Promise<ModelFiles>,
+  ) {
+    this.readBase = readBase;
     const { config } = files;
     this.runtime = runtime;
     this.files = files;
     this.spec = spec;
-    this.plan = plan;
     this.tokenizer = files.tokenizer;
     this.base = base;
     const lora = typeof spec.train === "object" ? spec.train.lora : null;
@@ -79,6 +93,8 @@ export class LocalModel implements Model {
     this.parameters = new Parameters(parameterShapes(files, spec, targets));
     this.initialise();
     this.trainer = new Trainer(runtime, config, this.trained, spec.heads ?? [], plan);
+    this.rank = lora?.rank ?? 0;
+    this.decoder = new LocalDecoder(config, this.trainer.pass, plan.decoder, this.rank);
     const frozen =
       spec.train === "full"
         ? 0
@@ -95,9 +111,7 @@ export class LocalModel implements Model {
 
   get counts(): TokenCounts {
     const generated = this.done.generated + (this.joining?.sampler.generated ?? 0);
-    let prefilled = this.done.prefilled;
-    for (const decoder of this.decoders.values()) prefilled += decoder.prefilled;
-    return { ...this.done, generated, prefilled };
+    return { ...this.done, generated, prefilled: this.decoder.prefilled };
   }
 
   async sample(
@@ -157,7 +171,7 @@ export class LocalModel implements Model {
     return this.exclusive(async () => {
       this.adam ??= new AdamW(this.runtime, this.parameters);
       const result = await this.adam.step(settings);
-      this.dropDecoders();
+      this.changed();
       return result;
     });
   }
@@ -169,7 +183,7 @@ export class LocalModel implements Model {
       const copy = floats(this.parameters.length);
       copy.set(this.parameters.values);
       this.snapshots.set(name, copy);
-      this.dropDecoder(name);
+      this.changed(name);
       return name;
     });
   }
@@ -177,7 +191,7 @@ export class LocalModel implements Model {
   release(policy: Policy): Promise<void> {
     return this.exclusive(async () => {
       this.snapshots.delete(policy);
-      this.dropDecoder(policy);
+      this.changed(policy);
     });
   }
 
@@ -189,7 +203,7 @@ export class LocalModel implements Model {
   load(from: { dir: string; optimizer: boolean }): Promise<void> {
     return this.exclusive(async () => {
       await loadState(from.dir, this.parameters, from.optimizer);
-      this.dropDecoders();
+      this.changed();
     });
   }
 
@@ -213,8 +227,8 @@ export class LocalModel implements Model {
   close(): Promise<void> {
     return this.exclusive(async () => {
       this.closed = true;
-      this.dropDecoders();
-      for (const name of [...this.decoders.keys()]) this.dropDecoder(name);
+      this.decoder.release();
+      for (const sessions of this.decodeSessions.values()) sessions.release();
       this.trainer.release();
       this.adam?.release();
       this.merge?.release();
@@ -234,7 +248,7 @@ export class LocalModel implements Model {
     const samples = sampler.add(requests, onDone);
     const work = async (): Promise<void> => {
       try {
-        await sampler.run(await this.decoder(policy));
+        await sampler.run(await this.decoding(policy));
       } catch (error) {
         sampler.fail(error);
       } finally {
@@ -254,7 +268,7 @@ export class LocalModel implements Model {
     return result;
   }
 
-  private async scoring(policy: Policy): Promise<ScoringPolicy> {
+  private async scoring(policy: Policy): Promise<ScoringPolicy & { adapters: Adapters | null }> {
     const arena = policy === "current" || policy === "base" ? this.parameters.values : this.snapshots.get(policy);
     if (!arena) {
       throw new UserError(
@@ -267,58 +281,62 @@ export class LocalModel implements Model {
       return arena.subarray(entry.offset, entry.offset + entry.length);
     };
     const head = (name: string) => ({ weight: at(`${name}.weight`), bias: at(`${name}.bias`) });
-    return { weights: await this.weights(policy, arena, at), head };
+    const adapters = policy === "base" ? null : this.adapters(at);
+    return { weights: await this.weights(policy, arena, adapters), head, adapters };
   }
 
-  private async weights(policy: Policy, arena: Float32Array, at: (name: string) => Float32Array): Promise<WeightView> {
+  private adapters(at: (name: string) => Float32Array): Adapters | null {
+    if (typeof this.trained !== "object") return null;
+    const { scale, targets } = this.trained;
+    return {
+      rank: this.rank,
+      scale,
+      targets,
+      a: (module) => at(adapterNames(module).a),
+      b: (module) => at(adapterNames(module).b),
+    };
+  }
+
+  private async weights(policy: Policy, arena: Float32Array, adapters: Adapters | null): Promise<WeightView> {
     const { config } = this.files;
     if (this.spec.train === "full") {
       if (policy !== "base") return new FullWeights(config, arena);
-      this.reloaded ??= new BaseWeights(await loadModelFiles(this.spec.base), false);
+      this.reloaded ??= new BaseWeights(await this.readBase(), false);
       return this.reloaded;
     }
     if (!this.base) throw new Error("a frozen base is missing");
-    if (policy === "base" || typeof this.spec.train !== "object" || !this.merge) return this.base;
-    const { rank, alpha } = this.spec.train.lora;
-    const targets = typeof this.trained === "object" ? this.trained.targets : new Set<LinearName>();
-    const adapters = {
-      rank,
-      scale: alpha / rank,
-      targets,
-      a: (module: string) => at(adapterNames(module).a),
-      b: (module: string) => at(adapterNames(module).b),
-    };
+    if (!adapters || !this.merge) return this.base;
     this.scratch ??= layerScratch(config);
     return new LoraWeights(config, this.base, adapters, this.merge, this.scratch);
   }
 
-  private async decoder(policy: Policy): Promise<LocalDecoder> {
-    let decoder = this.decoders.get(policy);
-    if (!decoder) {
-      const { weights } = await this.scoring(policy);
-      decoder = await LocalDecoder.create(
-        this.runtime,
-        this.files.config,
-        this.trainer.pass,
-        weights,
-        this.plan.decoder,
-      );
-      this.decoders.set(policy, decoder);
+  /** The decoder, turned to a policy. */
+  private async decoding(policy: Policy): Promise<LocalDecoder> {
+    const { weights, adapters } = await this.scoring(policy);
+    const full = this.spec.train === "full";
+    const key = full ? policy : "base";
+    let sessions = this.decodeSessions.get(key);
+    if (!sessions) {
+      const matrices = full || !this.base ? weights : this.base;
+      sessions = await DecodeSessions.create(this.runtime, this.files.config, matrices, this.rank);
+      this.decodeSessions.set(key, sessions);
     }
-    return decoder;
+    this.decoder.use({
+      key: `${policy} ${policy === "current" ? this.version : ""}`,
+      view: weights,
+      sessions,
+      adapters,
+    });
+    return this.decoder;
   }
 
-  /** Keys and values belong to weights: those of the policy that changed go, and with them every prefix. */
-  private dropDecoders(): void {
-    for (const policy of [...this.decoders.keys()]) this.dropDecoder(policy);
-  }
-
-  private dropDecoder(policy: Policy): void {
-    const decoder = this.decoders.get(policy);
-    if (!decoder) return;
-    this.done.prefilled += decoder.prefilled;
-    decoder.release();
-    this.decoders.delete(policy);
+  /** The trained weights have changed: keys and values belong to the old ones, and in full fine-tuning the packed matrices too. */
+  private changed(policy: Policy = "current"): void {
+    this.version++;
+    this.decoder.forget();
+    if (this.spec.train !== "full") return;
+    this.decodeSessions.get(policy)?.release();
+    this.decodeSessions.delete(policy);
   }
 
   /** Adapters: a uniform in +-1/sqrt(in), b zero (Hu et al. 2021 as `peft` does it). Heads: normal. Everything else: the base's own. */

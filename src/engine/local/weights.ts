@@ -10,6 +10,8 @@ export type LayerMatrices = Record<LinearName, Float32Array>;
 export interface WeightView {
   /** A layer's matrices, each [out, in]; q, k, v and gate, up stand beside each other. Valid until the next call of `layer`. */
   layer(layer: number): Promise<LayerMatrices>;
+  /** What `layer` gave stays valid, and follows the weights when they are trained. */
+  readonly lasting: boolean;
   /** A vector, the embedding or the head. */
   tensor(name: string): Float32Array;
 }
@@ -61,6 +63,10 @@ export class BaseWeights implements WeightView {
     for (const name of kept) this.stored.set(name, take(name));
   }
 
+  get lasting(): boolean {
+    return this.stored.size === 0;
+  }
+
   /** Bytes in memory. */
   get bytes(): number {
     let sum = 0;
@@ -103,6 +109,7 @@ export class BaseWeights implements WeightView {
 
 /** Fully trained weights, or a frozen copy of them: an arena in the order of `tensorOrder`. */
 export class FullWeights implements WeightView {
+  readonly lasting = true;
   private readonly views = new Map<string, Float32Array>();
 
   constructor(config: ModelConfig, arena: Float32Array) {
@@ -145,6 +152,7 @@ export const adapterNames = (module: string): { a: string; b: string } => ({
  * (Hu et al. 2021, equation 3).
  */
 export class LoraWeights implements WeightView {
+  readonly lasting = false;
   private readonly scratch: LayerMatrices;
   private readonly base: WeightView;
   private readonly adapters: Adapters;

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { nearest, UserError } from "../errors.ts";
+import { nearest, UserError } from "./errors.ts";
 
 /**
  * Checks `value` against a schema of strict objects. A mistake is a UserError of one line: where (`source`), which key, what was
@@ -13,7 +13,12 @@ export function parseStrict<S extends z.ZodType>(
 ): z.output<S> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  throw new UserError(`${source}: ${describeIssue(schema, value, result.error.issues[0], base)}`);
+  throw new UserError(`${source}: ${describeIssue(schema, value, mostTelling(result.error.issues), base)}`);
+}
+
+/** A slip in a key's name also leaves the right key missing: the slip is what helps. */
+function mostTelling(issues: z.core.$ZodIssue[]): z.core.$ZodIssue {
+  return issues.find((issue) => issue.code === "unrecognized_keys") ?? issues[0];
 }
 
 function describeIssue(schema: z.ZodType, value: unknown, issue: z.core.$ZodIssue, base: PropertyKey[]): string {
@@ -23,16 +28,17 @@ function describeIssue(schema: z.ZodType, value: unknown, issue: z.core.$ZodIssu
   }
   if (issue.code === "invalid_union" && issue.errors.length > 0) {
     // The alternative whose mistake lies deepest is the one that was meant.
-    const nested = issue.errors.map((issues) => issues[0]).sort((a, b) => b.path.length - a.path.length)[0];
+    const nested = issue.errors.map(mostTelling).sort((a, b) => b.path.length - a.path.length)[0];
     return describeIssue(schema, value, { ...nested, path: [...issue.path, ...nested.path] }, base);
   }
   const at = keyPath([...base, ...issue.path]);
   const found = valueAt(value, issue.path);
+  const message = lowerFirst(issue.message.replace(/^Invalid (input|option): /, "").replace(/, received .*$/, ""));
   if (found === undefined && (issue.code === "invalid_type" || issue.code === "invalid_value")) {
-    return `\`${at}\` is missing: ${lowerFirst(issue.message)}`;
+    return `\`${at}\` is missing: ${message}`;
   }
   const shown = typeof found === "object" ? "" : `, found ${JSON.stringify(found)}`;
-  return `${at === "" ? "" : `\`${at}\`: `}${lowerFirst(issue.message.replace(/, received .*$/, ""))}${shown}`;
+  return `${at === "" ? "" : `\`${at}\`: `}${message}${shown}`;
 }
 
 /** The line for a key that nobody knows. */

@@ -1,0 +1,21 @@
+/** Prints a result: with `--json` that JSON alone on standard output, otherwise the text. */
+export function printResult(json: boolean | undefined, result: object, text: () => string): void {
+  process.stdout.write(`${json === true ? JSON.stringify(result, null, 2) : text()}\n`);
+}
+
+/** A line on standard error that is written over by the next one; nothing where that is no terminal. */
+export class StatusLine {
+  private shown = false;
+
+  show(text: string): void {
+    if (process.stderr.isTTY !== true) return;
+    const width = Math.max(20, (process.stderr.columns ?? 80) - 1);
+    process.stderr.write(`\r\x1b[2K${text.slice(0, width)}`);
+    this.shown = true;
+  }
+
+  clear(): void {
+    if (this.shown) process.stderr.write("\r\x1b[2K");
+    this.shown = false;
+  }
+}

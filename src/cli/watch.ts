@@ -1,0 +1,50 @@
+import { relative } from "node:path";
+import { number } from "../run/format.ts";
+import { createProgress, type Progress } from "../run/progress.ts";
+import type { RunResult } from "../run/train.ts";
+import { printResult } from "./output.ts";
+
+/**
+ * Runs with live progress on standard error. Ctrl-C ends the run after the step in progress, with a checkpoint; a second one stops
+ * at once.
+ */
+export async function watchRun(
+  options: { json?: boolean },
+  work: (watching: { progress: Progress; signal: AbortSignal }) => Promise<RunResult>,
+): Promise<void> {
+  const progress = createProgress(process.stderr);
+  const controller = new AbortController();
+  const stop = () => {
+    if (controller.signal.aborted) {
+      progress.end();
+      process.exit(130);
+    }
+    controller.abort();
+    progress.note("stopping after this step, with a checkpoint; Ctrl-C again stops at once");
+  };
+  process.on("SIGINT", stop).on("SIGTERM", stop);
+  try {
+    const result = await work({ progress, signal: controller.signal });
+    printResult(options.json, result, () => summary(result));
+    if (!result.complete) process.exitCode = 130;
+  } finally {
+    process.off("SIGINT", stop).off("SIGTERM", stop);
+  }
+}
+
+function summary(result: RunResult): string {
+  const dir = relative("", result.run) || ".";
+  const lines = result.stages.map(({ name, steps, metrics }) => {
+    const told = ["reward", "solveRate", "loss"].flatMap((key) => {
+      const value = metrics[key];
+      return typeof value === "number" ? [`${key} ${number(value)}`] : [];
+    });
+    return `${name}: ${[`${steps} steps`, ...told].join(", ")}`;
+  });
+  lines.push(
+    result.complete
+      ? `complete: ${dir}\nevaluate it with: rifft eval --model ${dir}`
+      : `interrupted; continue with: rifft resume ${dir}`,
+  );
+  return lines.join("\n");
+}

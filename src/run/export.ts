@@ -1,0 +1,55 @@
+import { createLocalEngine } from "../engine/local/index.ts";
+import { UserError } from "../errors.ts";
+import { type AdapterPair, exportHuggingFace, exportPeft, type ExportType } from "../model/export.ts";
+import { loadTask } from "../task/load.ts";
+import { requireRun } from "./folder.ts";
+import { createSpec, modelFolder, recipeOf } from "./models.ts";
+
+export const exportFormats = ["hf", "peft", "merged"] as const;
+export type ExportFormat = (typeof exportFormats)[number];
+
+export interface ExportOptions {
+  /** The run folder; its newest intact checkpoint is exported. */
+  run: string;
+  /** `hf`: all weights of a full fine-tuning; `merged`: the base with its adapter added; `peft`: the adapter alone. */
+  format: ExportFormat;
+  out: string;
+  /** How weights are stored; an adapter is always float32. */
+  type: ExportType;
+}
+
+/** Writes what a run has trained as an ordinary folder that `transformers` or `peft` load. */
+export async function exportRun({ run, format, out, type }: ExportOptions): Promise<void> {
+  requireRun(run);
+  const recipe = recipeOf(run);
+  const { lora } = recipe;
+  if (lora === undefined && format !== "hf") {
+    throw new UserError(`${run} trained all weights and has no adapter: export it with --format hf`);
+  }
+  if (lora !== undefined && format === "hf") {
+    throw new UserError(
+      `${run} trained an adapter: export it with --format merged (whole model) or peft (adapter alone)`,
+    );
+  }
+  const from = { dir: await modelFolder(run), optimizer: false };
+  const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
+  const engine = createLocalEngine({ memoryGb: recipe.memory });
+  try {
+    const model = await engine.create(createSpec(recipe, task, from));
+    if (format !== "peft" || lora === undefined) {
+      await exportHuggingFace(out, model.files, model.tensors(), type);
+      return;
+    }
+    const adapters = new Map<string, AdapterPair>();
+    for (const { name } of model.parameters.entries) {
+      const module = /^model\.(.*)\.lora_A\.weight$/.exec(name)?.[1];
+      if (module === undefined) continue;
+      const b = model.parameters.value(`model.${module}.lora_B.weight`);
+      adapters.set(module, { a: model.parameters.value(name), b });
+    }
+    await exportPeft(out, model.files, recipe.model, lora, adapters);
+  } finally {
+    await engine.close();
+    await task.close();
+  }
+}

@@ -1,0 +1,185 @@
+import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { UserError } from "../errors.ts";
+import { parseRecipe, readRecipe, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
+
+const small = `
+model = "tiny"
+task = "wordproblems"
+[[stage]]
+method = "sft"
+epochs = 2
+[[stage]]
+method = "grpo"
+steps = 20
+prompts = 4
+`;
+
+const read = (text: string, overrides: string[] = []) =>
+  parseRecipe(text, { source: "recipe.toml", baseDir: "/recipes", overrides });
+
+/** The message of the UserError that reading throws. */
+function mistake(text: string, overrides: string[] = []): string {
+  try {
+    read(text, overrides);
+  } catch (error) {
+    if (error instanceof UserError) {
+      expect(error.message).not.toContain("\n");
+      return error.message;
+    }
+    throw error;
+  }
+  throw new Error("the recipe was accepted");
+}
+
+describe("parseRecipe", () => {
+  test("fills in defaults and names stages", () => {
+    const recipe = read(small);
+    expect(recipe.seed).toBe(0);
+    expect(recipe.lora).toBeUndefined();
+    expect(recipe.checkpoint).toEqual({ every: 20, keep: 2 });
+    expect(recipe.stages.map((stage) => stage.name)).toEqual(["1-sft", "2-grpo"]);
+    expect(recipe.stages[0].budget).toEqual({ kind: "epochs", amount: 2 });
+    expect(recipe.stages[1].from).toBe("previous");
+    expect(recipe.stages[1].settings).toMatchObject({ prompts: 4, samples: 8 });
+    expect(recipe.stages[1].lr).toBe(recipe.stages[1].settings.lr);
+  });
+
+  test("the complete recipe, printed and read again, is the same", () => {
+    const text = `${small}schedule = { kind = "cosine", warmup = 0.1 }\nstopAt = 0.3\nfrom = "1-sft"`;
+    const recipe = read(`lora = { rank = 8, alpha = 16 }\nmemory = 4.5\n${text}`);
+    const printed = recipeToml(recipe);
+    expect(printed).toContain("samples = 8");
+    expect(printed).toContain("final = 0");
+    const again = read(printed);
+    expect(recipeTable(again)).toEqual(recipeTable(recipe));
+    expect(recipeDifference(JSON.parse(JSON.stringify(recipeTable(recipe))), recipeTable(again))).toBeUndefined();
+  });
+
+  test("broken TOML is named by line and column", () => {
+    expect(mistake('model = "tiny"\ntask = \n')).toMatch(/^recipe\.toml:2:\d+: not valid TOML: /);
+  });
+
+  test.each([
+    ["sed = 1", "recipe.toml: unknown key `sed` (did you mean `seed`?)"],
+    ["lora = { rank = 8, alfa = 16 }", "recipe.toml: unknown key `lora.alfa` (did you mean `alpha`?)"],
+    ["checkpoint = { evry = 3 }", "recipe.toml: unknown key `checkpoint.evry` (did you mean `every`?)"],
+    ["eval = { every = 20 }", "recipe.toml: unknown key `eval`"],
+    ['checkpoint = { keepBest = "dev accuracy" }', "recipe.toml: unknown key `checkpoint.keepBest`"],
+    ["seed = -1", "recipe.toml: `seed`:"],
+    ["lora = { rank = 8 }", "recipe.toml: `lora.alpha` is missing: expected number"],
+    ['seed = "one"', 'recipe.toml: `seed`: expected number, found "one"'],
+    ['lora = { rank = 8, alpha = 1, targets = ["q", "x"] }', "recipe.toml: `lora.targets.2`:"],
+  ])("at the top: %s", (line, message) => {
+    expect(mistake(`${line}\n${small}`)).toContain(message);
+  });
+
+  test.each([
+    ["sampels = 4", "unknown key `stage.2.sampels` (did you mean `samples`?)"],
+    ['schedule = { kind = "cosine", warmpu = 3 }', "unknown key `stage.2.schedule.warmpu` (did you mean `warmup`?)"],
+    ['schedule = { kind = "cosin" }', "`stage.2.schedule"],
+    ['schedule = { kind = "constant", final = 0.1 }', "unknown key `stage.2.schedule.final`"],
+    [
+      "epochs = 1",
+      "`stage.2` needs exactly one of epochs, steps, generatedTokens, engineSeconds to say how long it runs; found epochs and steps",
+    ],
+    ["stopAt = 30", "`stage.2.stopAt` (30) lies beyond the stage's 20 steps"],
+    ['from = "1-stf"', '`stage.2.from`: there is no earlier stage "1-stf" (did you mean "1-sft"?)'],
+    ['from = "previous-best"', '`stage.2.from`: there is no earlier stage "previous-best"'],
+    ['from = "./nowhere"', "`stage.2.from`: there is no folder"],
+    ["minibatches = 3", "`stage.2.minibatches`"],
+    ["samples = 1", "`stage.2.samples`"],
+  ])("in a stage: %s", (line, message) => {
+    expect(mistake(`${small}${line}\n`)).toContain(message);
+  });
+
+  test("a stage without a budget, an unknown method, no stage at all", () => {
+    expect(mistake('model = "tiny"\ntask = "t"\n[[stage]]\nmethod = "sft"')).toContain("exactly one of");
+    expect(mistake('model = "tiny"\ntask = "t"\n[[stage]]\nmethod = "gpro"\nsteps = 1')).toContain(
+      '`stage.1.method`: there is no method "gpro" (did you mean "grpo"?)',
+    );
+    expect(mistake('model = "tiny"\ntask = "t"\n[[stage]]\nsteps = 1')).toContain("`stage.1.method` is missing");
+    expect(mistake('model = "tiny"\ntask = "t"')).toContain("`stage`");
+    expect(mistake('task = "t"\n[[stage]]\nmethod = "sft"\nsteps = 1')).toContain("`model` is missing");
+  });
+
+  test("any key with one letter changed is refused, and the right one is suggested", () => {
+    const keys = ["prompts", "samples", "temperature", "maxTokens", "innerPasses", "weightDecay", "schedule"];
+    fc.assert(
+      fc.property(fc.constantFrom(...keys), fc.nat(), fc.constantFrom("x", "z", "0"), (key, at, letter) => {
+        const i = at % key.length;
+        const wrong = key.slice(0, i) + letter + key.slice(i + 1);
+        expect(mistake(`${small}${wrong} = 1\n`)).toContain(
+          `unknown key \`stage.2.${wrong}\` (did you mean \`${key}\`?)`,
+        );
+      }),
+    );
+  });
+
+  test("any unknown key is refused by its path", () => {
+    const known = [...Object.keys(recipeTable(read(small))), "stage"];
+    fc.assert(
+      fc.property(fc.stringMatching(/^[A-Za-z_][A-Za-z0-9_-]{0,12}$/), (key) => {
+        fc.pre(!known.includes(key));
+        expect(mistake(`${key} = 1\n${small}`)).toContain(`unknown key \`${key}\``);
+      }),
+    );
+  });
+});
+
+describe("overrides", () => {
+  test("by stage number, by method, at the top, in a table that was absent", () => {
+    const recipe = read(small, ["stage.1.lr=2e-5", "grpo.lr=3e-6", "seed=7", "lora.rank=4", "lora.alpha=8"]);
+    expect(recipe.stages.map((stage) => stage.lr)).toEqual([2e-5, 3e-6]);
+    expect(recipe.seed).toBe(7);
+    expect(recipe.lora).toEqual({ rank: 4, alpha: 8 });
+    expect(read(small, ["stage.2.schedule.kind=linear"]).stages[1].schedule.kind).toBe("linear");
+    expect(read(small, ["model=./m"]).model).toBe(resolve("/recipes", "m"));
+  });
+
+  test.each([
+    ["stage.3.lr=1", "no such stage (it has 2)"],
+    ["stage.0.lr=1", "numbered from 1"],
+    ["grpo=1", "name a key of the stage"],
+    ["lr", "expected key=value"],
+    ["stage.2.lrr=1", "unknown key `stage.2.lrr` (did you mean `lr`?)"],
+    ["seed.x=1", "`seed`: expected number"],
+    ["model.x=1", "`model` is not a table"],
+    ["__proto__.x=1", "unknown key `__proto__`"],
+  ])("%s is refused", (override, message) => {
+    expect(mistake(small, [override])).toContain(message);
+    expect(Object.hasOwn(Object.prototype, "x")).toBe(false);
+  });
+});
+
+describe("paths", () => {
+  test("resolve against the recipe's folder; names stay names", () => {
+    const dir = mkdtempSync(join(tmpdir(), "rifft-recipe-"));
+    mkdirSync(join(dir, "weights"));
+    const file = join(dir, "r.toml");
+    const write = (top: string) => writeFileSync(file, `${top}\n[[stage]]\nmethod = "sft"\nsteps = 1\n`);
+    write('model = "weights"\ntask = "my-task.ts"');
+    expect(readRecipe(file)).toMatchObject({
+      model: join(dir, "weights"),
+      task: join(dir, "my-task.ts"),
+      baseDir: dir,
+    });
+    write('model = "owner/name"\ntask = { name = "gsm8k", path = "./data" }');
+    expect(readRecipe(file)).toMatchObject({ model: "owner/name", task: { name: "gsm8k", path: join(dir, "data") } });
+    expect(() => readRecipe(join(dir, "none.toml"))).toThrow(UserError);
+  });
+});
+
+test("recipeDifference names the first key that changed", () => {
+  const before = recipeTable(read(small));
+  const after = recipeTable(read(small, ["stage.2.schedule.warmup=3", "stage.2.schedule.kind=constant"]));
+  expect(recipeDifference(before, after)).toEqual({ key: "stage.2.schedule.warmup", before: 0, now: 3 });
+  expect(recipeDifference(before, recipeTable(read(small, ["context=64"])))).toEqual({
+    key: "context",
+    before: undefined,
+    now: 64,
+  });
+});
