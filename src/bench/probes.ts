@@ -13,7 +13,7 @@ export interface Rate {
 }
 
 /** Short calls are repeated until they take this long. */
-const SHORTEST = 0.02;
+const SHORTEST = 0.1;
 
 /** The best float32 rate of matrix products over a model's own shapes at a number of rows. */
 export class GemmProbe {
@@ -34,7 +34,12 @@ export class GemmProbe {
       const add = (by: string, session: Session, inputs: Record<string, Value>): void => {
         this.sessions.push(session);
         const call = session.bind(inputs, { y });
-        this.trials.push({ call, flops: 2 * rows * width * out, times: 1, by: `${rows}x${width} by ${width}x${out}, ${by}` });
+        this.trials.push({
+          call,
+          flops: 2 * rows * width * out,
+          times: 1,
+          by: `${rows}x${width} by ${width}x${out}, ${by}`,
+        });
       };
       const packed = new Graph();
       packed.output("y", matmul(packed.input("x", [rows, width]), packed.weight("w", [width, out])));
@@ -70,7 +75,9 @@ export class GemmProbe {
 function gemmShapes(config: ModelConfig): [number, number][] {
   const dims = linearDims(config);
   const all = [...LINEARS.map((name) => dims[name]), [config.vocab, config.hidden]];
-  return [...new Map(all.map(([out, width]): [string, [number, number]] => [`${out} ${width}`, [width, out]])).values()];
+  return [
+    ...new Map(all.map(([out, width]): [string, [number, number]] => [`${out} ${width}`, [width, out]])).values(),
+  ];
 }
 
 /** The fastest way to read memory: a one-row product with prepacked weights, or a sum or maximum, over distinct float32. */
@@ -99,7 +106,10 @@ export class BandwidthProbe {
     const session = runtime.createSession(graph.build(), { weights: { w: data }, prepacked: this.prepacked });
     this.sessions.push(session);
     const x = new Value(filled(side), [1, side]);
-    this.trials.push({ by: "one-row product", call: session.bind({ x }, { y: new Value(allocate("float32", side), [1, side]) }) });
+    this.trials.push({
+      by: "one-row product",
+      call: session.bind({ x }, { y: new Value(allocate("float32", side), [1, side]) }),
+    });
   }
 
   measure(): void {

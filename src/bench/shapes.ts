@@ -66,7 +66,7 @@ export function randomFiles(config: ModelConfig): ModelFiles {
 
 /** Fills `target` with the pattern, from its element `at` on; returns where the next array goes on. */
 export function tile<T extends Uint16Array | Float32Array>(target: T, pattern: T, at: number): number {
-  for (let i = 0; i < target.length; ) {
+  for (let i = 0; i < target.length;) {
     const part = pattern.subarray(at, Math.min(pattern.length, at + target.length - i));
     target.set(part, i);
     i += part.length;

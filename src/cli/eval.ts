@@ -39,7 +39,7 @@ export function evalCommand(): Command {
       const task = await openTask(o);
       const status = new StatusLine();
       try {
-        const time = new Date().toISOString().slice(0, 19).replace("T", "-").replaceAll(":", "");
+        const time = new Date().toISOString().slice(0, 23).replace("T", "-").replace(/[:.]/g, "");
         const dir = o.out ?? (runRecipe(o.model) === undefined ? join("runs", `eval-${time}`) : o.model);
         const file = `evals/${task.name}-${o.split}-${time}.jsonl`;
         const samples = openSamples(dir, file);

@@ -1,6 +1,8 @@
 import { Command, CommanderError } from "commander";
 import { UserError } from "../errors.ts";
 import { rifftVersion } from "../run/environment.ts";
+import { benchCommand } from "./bench.ts";
+import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
 import { pullCommand } from "./pull.ts";
@@ -17,7 +19,10 @@ async function main(args: string[]): Promise<number> {
     .showSuggestionAfterError()
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(text.trimEnd().replace(/\s*\n\s*/g, " ") + "\n") });
-  const commands = [trainCommand, resumeCommand, evalCommand, sampleCommand, scoreCommand, exportCommand, pullCommand];
+  const commands = [
+    ...[trainCommand, resumeCommand, evalCommand, sampleCommand, scoreCommand],
+    ...[exportCommand, pullCommand, benchCommand, doctorCommand],
+  ];
   for (const command of commands) program.addCommand(command().exitOverride());
   try {
     await program.parseAsync(args, { from: "user" });

@@ -3,7 +3,7 @@ import { createLocalEngine } from "../engine/local/index.ts";
 import type { Model, ModelSpec } from "../engine/types.ts";
 import { isRunFolder } from "../run/folder.ts";
 import { createSpec, modelFolder, recipeOf } from "../run/models.ts";
-import type { Recipe, TaskReference } from "../run/recipe.ts";
+import type { Recipe } from "../run/recipe.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
 
@@ -28,8 +28,8 @@ export function runRecipe(name: string): Recipe | undefined {
 }
 
 /** The task of a recipe. */
-export function recipeTask(recipe: Recipe, task: TaskReference = recipe.task): Promise<Task> {
-  return loadTask(task, { baseDir: recipe.baseDir, seed: recipe.seed });
+export function recipeTask(recipe: Recipe): Promise<Task> {
+  return loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
 }
 
 async function specOf(

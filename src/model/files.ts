@@ -1,5 +1,5 @@
 import { open, readFile, type FileHandle } from "node:fs/promises";
-import { z } from "zod";
+import type { z } from "zod";
 import { UserError } from "../errors.ts";
 
 /** One call may not exceed 2 GiB. */

@@ -249,9 +249,12 @@ class LiveProgress implements Progress {
           : clip(text, width);
       lines.push(line);
     }
-    const cells = Object.entries(report.metrics)
-      .filter(([name]) => name !== main)
-      .map(([name, value]) => `${name} ${number(value)}`);
+    const rest = Object.keys(report.metrics).filter((name) => name !== main);
+    const names = [
+      ...headline.filter((name) => rest.includes(name)),
+      ...rest.filter((name) => !headline.includes(name)),
+    ];
+    const cells = names.map((name) => `${name} ${number(report.metrics[name])}`);
     lines.push(...flow([...cells, ...speeds(report)], width));
     const alarm = alarmOf(report.metrics);
     if (alarm !== undefined) lines.push(colors.red(clip(alarm, width)));
@@ -262,6 +265,9 @@ class LiveProgress implements Progress {
 function stepText(info: StageInfo | undefined, report: StepReport): string {
   return `step ${report.index + 1}${info?.totalSteps === undefined ? "" : `/${info.totalSteps}`}`;
 }
+
+/** What a person looks at first; everything else that a method logs follows. */
+const headline = ["solveRate", "kl", "entropy", "responseLength", "mismatch"];
 
 /** The metric whose curve is drawn. */
 function mainMetric(metrics: Record<string, number>): string | undefined {

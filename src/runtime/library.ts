@@ -228,7 +228,8 @@ function loadKoffi(require: NodeJS.Require): typeof Koffi {
   // koffi runs native functions on stacks of its own; ONNX Runtime's kernels outgrow the default of 128 KiB.
   const stack = 8 * 2 ** 20;
   try {
-    if (koffi.config().async_stack_size! < stack) koffi.config({ async_stack_size: stack, sync_stack_size: stack });
+    if ((koffi.config().async_stack_size ?? 0) < stack)
+      koffi.config({ async_stack_size: stack, sync_stack_size: stack });
   } catch {
     throw new UserError(
       "koffi already loaded another library with small stacks; open rifft first, or call koffi.config({ async_stack_size: 8388608, sync_stack_size: 8388608 }) before",

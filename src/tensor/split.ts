@@ -43,7 +43,7 @@ export function splitAtBackward(graph: Graph): SplitGraph {
   // The run-time shape of a forward value is known in the forward; as a residual it is a few integers instead of the value.
   const forwardMade = new Set(graph.nodes.slice(0, boundary).flatMap((node) => node.outputs));
   const isForward = (node: GraphNode, i: number) =>
-    i < boundary || (node.op === "Shape" && forwardMade.has(node.inputs[0]!));
+    i < boundary || (node.op === "Shape" && node.inputs[0] !== null && forwardMade.has(node.inputs[0]));
   const forwardNodes = graph.nodes.filter(isForward);
   const backwardNodes = graph.nodes.filter((node, i) => live.has(node) && !isForward(node, i));
 

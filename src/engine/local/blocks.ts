@@ -12,6 +12,8 @@ import {
   softmax,
   type SplitGraph,
   splitAtBackward,
+  sub,
+  sum,
   type Tensor,
   transpose,
 } from "../../tensor/index.ts";
@@ -171,38 +173,115 @@ export interface AttentionOptions {
   padded: boolean;
   /** One mask for the whole batch. */
   sharedMask: boolean;
+  /** The forward gives its probabilities to the backward, which else computes them again. */
+  kept: boolean;
   float?: "float32" | "float64";
 }
 
 /**
- * Grouped-query attention of one group: q [batch, queries, heads * headDim], k and v [batch, keys, kvHeads * headDim], mask
- * [batch or 1, 1, queries, keys] -> [batch, queries, heads * headDim]. Query heads that share a key head stand behind one another
- * as rows of one matrix, so keys are never repeated.
+ * Grouped-query attention over one group, head by head: q4 [batch, kvHeads, queries of all query heads that share a key head,
+ * headDim], k4 and v4 [batch, kvHeads, keys, headDim]. Keys are never repeated.
  */
-export function attend(config: ModelConfig, q: Tensor, k: Tensor, v: Tensor, mask: Tensor): Tensor {
-  const { heads, kvHeads, headDim } = config;
-  const perKv = heads / kvHeads;
-  const split = (t: Tensor, length: string): Tensor =>
-    transpose(reshape(t, ["batch", length, kvHeads, headDim], [0, 0, kvHeads, headDim]), [0, 2, 1, 3]);
-  const grouped = transpose(
-    reshape(q, ["batch", "queries", kvHeads, perKv, headDim], [0, 0, kvHeads, perKv, headDim]),
-    [0, 2, 3, 1, 4],
-  );
-  const rows = `${perKv}*queries`;
-  const queries = reshape(grouped, ["batch", kvHeads, rows, headDim], [0, 0, -1, headDim]);
-  const scores = matmul(queries, split(k, "keys"), { transB: true, alpha: 1 / Math.sqrt(headDim) });
-  // One mask serves the query heads of a group: their axis is opened for the sum and closed again.
-  const open = reshape(scores, ["batch", heads, "queries", "keys"], [0, heads, -1, 0]);
-  const weights = softmax(add(open, mask));
-  const closed = reshape(weights, ["batch", kvHeads, rows, "keys"], [0, kvHeads, -1, 0]);
-  const mixed = matmul(closed, split(v, "keys"));
-  const perHead = reshape(mixed, ["batch", kvHeads, perKv, "queries", headDim], [0, 0, perKv, -1, headDim]);
-  return reshape(transpose(perHead, [0, 3, 1, 2, 4]), ["batch", "queries", heads * headDim], [0, 0, heads * headDim]);
+class HeadLayout {
+  private readonly config: ModelConfig;
+  private readonly perKv: number;
+  private readonly stacked: string;
+
+  constructor(config: ModelConfig) {
+    this.config = config;
+    this.perKv = config.heads / config.kvHeads;
+    this.stacked = `${this.perKv}*queries`;
+  }
+
+  /** [batch, queries, heads * headDim] -> [batch, kvHeads, perKv * queries, headDim] */
+  queries(t: Tensor): Tensor {
+    const { kvHeads, headDim } = this.config;
+    const dims = ["batch", "queries", kvHeads, this.perKv, headDim];
+    const turned = transpose(reshape(t, dims, [0, 0, kvHeads, this.perKv, headDim]), [0, 2, 3, 1, 4]);
+    return reshape(turned, ["batch", kvHeads, this.stacked, headDim], [0, 0, -1, headDim]);
+  }
+
+  /** The way back. */
+  fromQueries(t: Tensor): Tensor {
+    const { kvHeads, headDim, heads } = this.config;
+    const dims = ["batch", kvHeads, this.perKv, "queries", headDim];
+    const turned = transpose(reshape(t, dims, [0, 0, this.perKv, -1, headDim]), [0, 3, 1, 2, 4]);
+    return reshape(turned, ["batch", "queries", heads * headDim], [0, 0, heads * headDim]);
+  }
+
+  /** [batch, keys, kvHeads * headDim] -> [batch, kvHeads, keys, headDim] */
+  keys(t: Tensor): Tensor {
+    const { kvHeads, headDim } = this.config;
+    return transpose(reshape(t, ["batch", "keys", kvHeads, headDim], [0, 0, kvHeads, headDim]), [0, 2, 1, 3]);
+  }
+
+  fromKeys(t: Tensor): Tensor {
+    const { kvHeads, headDim } = this.config;
+    return reshape(transpose(t, [0, 2, 1, 3]), ["batch", "keys", kvHeads * headDim], [0, 0, kvHeads * headDim]);
+  }
+
+  /** Scores or probabilities by query head, where one mask serves all heads: [batch, heads, queries, keys] */
+  open(t: Tensor): Tensor {
+    const { heads } = this.config;
+    return reshape(t, ["batch", heads, "queries", "keys"], [0, heads, -1, 0]);
+  }
+
+  close(t: Tensor): Tensor {
+    const { kvHeads } = this.config;
+    return reshape(t, ["batch", kvHeads, this.stacked, "keys"], [0, kvHeads, -1, 0]);
+  }
+
+  /** Sums over each head: [batch, queries, heads * headDim] -> [batch, heads, queries, 1] */
+  perHeadSum(t: Tensor): Tensor {
+    const { heads, headDim } = this.config;
+    const sums = sum(reshape(t, ["batch", "queries", heads, headDim], [0, 0, heads, headDim]), [3]);
+    return reshape(transpose(sums, [0, 2, 1]), ["batch", heads, "queries", 1], [0, heads, 0, 1]);
+  }
+}
+
+/** softmax(q k^T / sqrt(headDim) + mask), [batch, heads, queries, keys]. */
+function attentionProbs(layout: HeadLayout, config: ModelConfig, q4: Tensor, k4: Tensor, mask: Tensor): Tensor {
+  const scores = matmul(q4, k4, { transB: true, alpha: 1 / Math.sqrt(config.headDim) });
+  return softmax(add(layout.open(scores), mask));
 }
 
 /**
- * One group's attention over the rows of a pass. Forward: `attended` [batch * queries, heads * headDim]. Backward: from
- * `dAttended` (rows of the pass) the gradients of the group's queries and keys; scores are computed again from q and k.
+ * Attention of one group: q [batch, queries, heads * headDim], k and v [batch, keys, kvHeads * headDim], mask
+ * [batch or 1, 1, queries, keys] -> [batch, queries, heads * headDim].
+ */
+export function attend(config: ModelConfig, q: Tensor, k: Tensor, v: Tensor, mask: Tensor): { attended: Tensor; probs: Tensor } {
+  const layout = new HeadLayout(config);
+  const probs = attentionProbs(layout, config, layout.queries(q), layout.keys(k), mask);
+  return { attended: layout.fromQueries(matmul(layout.close(probs), layout.keys(v))), probs };
+}
+
+/**
+ * The backward of `attend`. The softmax's row sums of dP * P are those of dO * O over a head's width (Dao et al. 2022, FlashAttention,
+ * B.2), which spares two sweeps over the scores.
+ */
+function attendBackward(
+  config: ModelConfig,
+  given: { q: Tensor; k: Tensor; v: Tensor; attended: Tensor; dAttended: Tensor },
+  probsOf: (layout: HeadLayout, q4: Tensor, k4: Tensor) => Tensor,
+): { dq: Tensor; dk: Tensor; dv: Tensor } {
+  const layout = new HeadLayout(config);
+  const alpha = 1 / Math.sqrt(config.headDim);
+  const [q4, d4] = [layout.queries(given.q), layout.queries(given.dAttended)];
+  const [k4, v4] = [layout.keys(given.k), layout.keys(given.v)];
+  const probs = probsOf(layout, q4, k4);
+  const dProbs = layout.open(matmul(d4, v4, { transB: true }));
+  const rowSums = layout.perHeadSum(mul(given.dAttended, given.attended));
+  const dScores = layout.close(mul(probs, sub(dProbs, rowSums)));
+  return {
+    dq: layout.fromQueries(matmul(dScores, k4, { alpha })),
+    dk: layout.fromKeys(matmul(dScores, q4, { transA: true, alpha })),
+    dv: layout.fromKeys(matmul(layout.close(probs), d4, { transA: true })),
+  };
+}
+
+/**
+ * One group's attention over the rows of a pass. Forward: `attended` [batch, queries, heads * headDim] and `probs`. Backward: from
+ * `dAttended` (rows of the pass) the gradients of the group's queries and keys.
  */
 export function attentionGraphs(o: AttentionOptions): { forward: Uint8Array; backward: Uint8Array } {
   const { heads, kvHeads, headDim } = o.config;
@@ -218,16 +297,21 @@ export function attentionGraphs(o: AttentionOptions): { forward: Uint8Array; bac
     const q = read("q", "rows", queryRows, "queries", wide);
     const k = read("k", "kvRows", keyRows, "keys", narrow);
     const v = read("v", "kvRows", keyRows, "keys", narrow);
-    for (const tensor of [q, k, v]) tensor.needsGrad = backward;
-    const mask = graph.input("mask", [o.sharedMask ? 1 : "batch", 1, "queries", "keys"]);
-    const attended = attend(o.config, q, k, v, mask);
+    const mask = () => graph.input("mask", [o.sharedMask ? 1 : "batch", 1, "queries", "keys"]);
     if (!backward) {
+      const { attended, probs } = attend(o.config, q, k, v, mask());
       graph.output("attended", attended);
+      if (o.kept) graph.output("probs", probs);
       return graph.build();
     }
     let dAttended = read("dAttended", "rows", queryRows, "queries", wide);
     if (o.padded) dAttended = mul(dAttended, graph.input("valid", ["batch", "queries", 1]));
-    const [dq, dk, dv] = graph.backward([[attended, dAttended]], [q, k, v]);
+    const attended = graph.input("attended", ["batch", "queries", wide]);
+    const { dq, dk, dv } = attendBackward(o.config, { q, k, v, attended, dAttended }, (layout, q4, k4) =>
+      o.kept
+        ? graph.input("probs", ["batch", heads, "queries", "keys"])
+        : attentionProbs(layout, o.config, q4, k4, mask()),
+    );
     graph.output("dq", dq);
     graph.output("dk", dk);
     graph.output("dv", dv);

@@ -89,7 +89,7 @@ export class LocalModel implements Model {
     const lora = typeof spec.train === "object" ? spec.train.lora : null;
     const targets = new Set<LinearName>(lora ? LINEARS.filter((name) => lora.targets?.includes(name) ?? true) : []);
     this.trained = lora ? { scale: lora.alpha / lora.rank, targets } : spec.train === "full" ? "full" : "none";
-    this.merge = lora ? mergeSession(runtime, lora.alpha / lora.rank) : null;
+    this.merge = lora ? mergeSession(runtime, config, lora.alpha / lora.rank, targets) : null;
     this.parameters = new Parameters(parameterShapes(files, spec, targets));
     this.initialise();
     this.trainer = new Trainer(runtime, config, this.trained, spec.heads ?? [], plan);
@@ -224,7 +224,8 @@ export class LocalModel implements Model {
     }
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
+    if (this.closed) return;
     return this.exclusive(async () => {
       this.closed = true;
       this.decoder.release();

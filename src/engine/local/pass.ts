@@ -1,6 +1,6 @@
 import type { ModelConfig } from "../../model/types.ts";
 import { type Runtime, type Session, Value } from "../../runtime/index.ts";
-import type { Dim, SplitGraph } from "../../tensor/index.ts";
+import type { SplitGraph } from "../../tensor/index.ts";
 import { afterGraph, attentionGraphs, beforeGraph, type Trained } from "./blocks.ts";
 import { Buffers } from "./buffers.ts";
 import { EMBEDDING, linearDims, LINEARS, moduleName, vectors, weightName } from "./layers.ts";
@@ -32,11 +32,14 @@ export class LayerPass {
   private readonly runtime: Runtime;
   private readonly config: ModelConfig;
   private readonly trained: Trained;
+  private readonly probBytes: number;
   private readonly sessions = new Map<string, unknown>();
   private readonly buffers = new Buffers();
   private table: RopeTable = { cos: new Float32Array(0), sin: new Float32Array(0) };
 
-  constructor(runtime: Runtime, config: ModelConfig, trained: Trained) {
+  /** `probBytes`: how much of the attention's probabilities may stay between forward and backward. */
+  constructor(runtime: Runtime, config: ModelConfig, trained: Trained, probBytes: number) {
+    this.probBytes = probBytes;
     this.runtime = runtime;
     this.config = config;
     this.trained = trained;
@@ -122,38 +125,52 @@ export class LayerPass {
     const narrow = kvHeads * headDim;
     const before = this.before(pack);
     const after = this.after(pack);
-    const feeds = this.layerFeeds(pack, weights, matrices, layer);
-    const x = new Value(this.input(pack, keep, layer), [rows, hidden]);
-
+    const feeds = this.layerFeeds(weights, matrices, layer);
+    const x = this.input(pack, keep, layer);
+    const y = this.input(pack, keep, layer + 1);
     const pastRows = past?.rows ?? 0;
+    const q = this.own(keep, layer, "q", rows * wide);
     const keys = this.own(keep, layer, "k", (pastRows + rows) * narrow);
     const values = this.own(keep, layer, "v", (pastRows + rows) * narrow);
     if (past) {
       keys.set(past.keys[layer]);
       values.set(past.values[layer]);
     }
-    const q = new Value(this.own(keep, layer, "q", rows * wide), [rows, wide]);
     const newKeys = keys.subarray(pastRows * narrow);
     const newValues = values.subarray(pastRows * narrow);
-    const made = { query: q, key: new Value(newKeys, [rows, narrow]), value: new Value(newValues, [rows, narrow]) };
-    const residuals = keep === "none" ? {} : this.residuals(before.graph, keep, layer, "before", rows);
-    await run(before.forward, { ...feeds, x }, { ...made, ...residuals });
+    for (const chunk of chunksOf(rows)) {
+      await run(
+        before.forward,
+        { ...feeds, ...this.rotation(chunk), x: chunk.of(x, hidden) },
+        {
+          query: chunk.of(q, wide),
+          key: chunk.of(newKeys, narrow),
+          value: chunk.of(newValues, narrow),
+          ...(keep === "none" ? {} : this.residuals(before.graph, keep, layer, "before", rows, chunk)),
+        },
+      );
+    }
     onKeys?.(layer, newKeys, newValues);
 
     const attended = this.own(keep, layer, "attended", pack.outputRows * wide);
-    for (const group of pack.groups) {
-      const session = this.attention(group);
-      const from = group.firstOutput * wide;
-      const length = group.batch * group.queries * wide;
-      const inputs = this.groupFeeds(group, q.data as Float32Array, keys, values, rows, pastRows + rows);
-      const out = new Value(attended.subarray(from, from + length), [group.batch, group.queries, wide]);
-      await session.forward.bind(inputs, { attended: out }).run();
+    for (const [g, group] of pack.groups.entries()) {
+      const kept = keep === "all" && this.keepsProbs(pack);
+      const inputs = this.groupFeeds(group, q, keys, values, rows, pastRows + rows);
+      const outputs: Feeds = { attended: this.groupOutput(group, attended) };
+      if (kept) outputs.probs = this.probs(layer, g, group);
+      await run(this.attention(group, kept).forward, inputs, outputs);
     }
 
-    const y = new Value(this.input(pack, keep, layer + 1), [rows, hidden]);
-    const kept = keep === "none" ? {} : this.residuals(after.graph, keep, layer, "after", rows);
-    const inputs = { ...feeds, x, attended: new Value(attended, [pack.outputRows, wide]) };
-    await run(after.forward, inputs, { y, ...kept });
+    for (const chunk of chunksOf(rows)) {
+      await run(
+        after.forward,
+        { ...feeds, x: chunk.of(x, hidden), ...this.attendedRows(pack, attended, chunk) },
+        {
+          y: chunk.of(y, hidden),
+          ...(keep === "none" ? {} : this.residuals(after.graph, keep, layer, "after", rows, chunk)),
+        },
+      );
+    }
   }
 
   private async layerBackward(
@@ -172,26 +189,27 @@ export class LayerPass {
     const before = this.before(pack);
     const after = this.after(pack);
     const { feeds, sums, newSums } = this.trainedFeeds(layer, parameters);
-    const all = { ...this.layerFeeds(pack, weights, matrices, layer), ...feeds, ...sums };
-    const x = new Value(this.input(pack, keep, layer), [rows, hidden]);
+    const all = { ...this.layerFeeds(weights, matrices, layer), ...feeds, ...sums };
+    const x = this.input(pack, keep, layer);
     const q = this.own(keep, layer, "q", rows * wide);
     const keys = this.own(keep, layer, "k", rows * narrow);
     const values = this.own(keep, layer, "v", rows * narrow);
-    const attended = new Value(this.own(keep, layer, "attended", pack.outputRows * wide), [pack.outputRows, wide]);
-
-    const dxAfter = new Value(this.buffers.get("dxAfter", rows * hidden), [rows, hidden]);
+    const attended = this.own(keep, layer, "attended", pack.outputRows * wide);
+    const dxAfter = this.buffers.get("dxAfter", rows * hidden);
     const dAttended = this.buffers.get("dAttended", rows * wide);
-    await run(
-      after.backward,
-      {
-        ...all,
-        x,
-        attended,
-        dy: new Value(dy, [rows, hidden]),
-        ...this.residuals(after.graph, keep, layer, "after", rows),
-      },
-      { dx: dxAfter, dAttended: new Value(dAttended, [rows, wide]), ...pickSums(newSums, after.graph) },
-    );
+    for (const chunk of chunksOf(rows)) {
+      await run(
+        after.backward,
+        {
+          ...all,
+          x: chunk.of(x, hidden),
+          ...this.attendedRows(pack, attended, chunk),
+          dy: chunk.of(dy, hidden),
+          ...this.residuals(after.graph, keep, layer, "after", rows, chunk),
+        },
+        { dx: chunk.of(dxAfter, hidden), dAttended: chunk.of(dAttended, wide), ...pickSums(newSums, after.backward) },
+      );
+    }
 
     const dq = this.buffers.get("dq", pack.outputRows * wide);
     const dk = this.buffers.get("dk", rows * narrow);
@@ -201,25 +219,24 @@ export class LayerPass {
       dk.fill(0);
       dv.fill(0);
     }
-    for (const group of pack.groups) {
+    for (const [g, group] of pack.groups.entries()) {
+      const kept = keep === "all" && this.keepsProbs(pack);
       const length = group.batch * group.keys * narrow;
       const dkGroup = direct ? dk : this.buffers.get("dkGroup", length);
       const dvGroup = direct ? dv : this.buffers.get("dvGroup", length);
-      const from = group.firstOutput * wide;
       const shape = [group.batch, group.keys, narrow];
-      const gradient = group.queryRows
-        ? new Value(dAttended, [rows, wide])
-        : new Value(dAttended, [group.batch, group.queries, wide]);
-      const inputs: Feeds = { ...this.groupFeeds(group, q, keys, values, rows, rows), dAttended: gradient };
+      const inputs: Feeds = {
+        ...this.groupFeeds(group, q, keys, values, rows, rows),
+        attended: this.groupOutput(group, attended),
+        dAttended: new Value(dAttended, group.queryRows ? [rows, wide] : [group.batch, group.queries, wide]),
+      };
       if (group.valid) inputs.valid = new Value(group.valid, [group.batch, group.queries, 1]);
-      const dqGroup = dq.subarray(from, from + group.batch * group.queries * wide);
-      await this.attention(group)
-        .backward.bind(inputs, {
-          dq: new Value(dqGroup, [group.batch, group.queries, wide]),
-          dk: new Value(dkGroup, shape),
-          dv: new Value(dvGroup, shape),
-        })
-        .run();
+      if (kept) inputs.probs = this.probs(layer, g, group);
+      await run(this.attention(group, kept).backward, inputs, {
+        dq: this.groupOutput(group, dq),
+        dk: new Value(dkGroup, shape),
+        dv: new Value(dvGroup, shape),
+      });
       if (!direct) {
         addRows(dk, dkGroup, group, narrow);
         addRows(dv, dvGroup, group, narrow);
@@ -227,18 +244,56 @@ export class LayerPass {
     }
 
     const dx = this.buffers.get("dx", rows * hidden);
-    const gradients = {
-      dq: new Value(dq, [pack.outputRows, wide]),
-      dk: new Value(dk, [rows, narrow]),
-      dv: new Value(dv, [rows, narrow]),
-      dxAfter,
-    };
-    await run(
-      before.backward,
-      { ...all, x, ...gradients, ...this.residuals(before.graph, keep, layer, "before", rows) },
-      { dx: new Value(dx, [rows, hidden]), ...pickSums(newSums, before.graph) },
-    );
+    for (const chunk of chunksOf(rows)) {
+      const dqRows = pack.outputRow ? new Value(dq, [pack.outputRows, wide]) : chunk.of(dq, wide);
+      await run(
+        before.backward,
+        {
+          ...all,
+          ...this.rotation(chunk),
+          x: chunk.of(x, hidden),
+          dq: dqRows,
+          ...(pack.outputRow ? { outputRow: chunk.indices(pack.outputRow) } : {}),
+          dk: chunk.of(dk, narrow),
+          dv: chunk.of(dv, narrow),
+          dxAfter: chunk.of(dxAfter, hidden),
+          ...this.residuals(before.graph, keep, layer, "before", rows, chunk),
+        },
+        { dx: chunk.of(dx, hidden), ...pickSums(newSums, before.backward) },
+      );
+    }
     return dx;
+  }
+
+  /** Whether the attention's probabilities stay between forward and backward. */
+  private keepsProbs(pack: Pack): boolean {
+    return pack.pairs * this.config.heads * this.config.layers * 4 <= this.probBytes;
+  }
+
+  private probs(layer: number, index: number, group: AttentionGroup): Value {
+    const shape = [group.batch, this.config.heads, group.queries, group.keys];
+    const length = shape.reduce((a, b) => a * b, 1);
+    return new Value(this.buffers.get(`probs.${layer}.${index}`, length), shape);
+  }
+
+  /** A group's part of what all groups give, [batch, queries, heads * headDim]. */
+  private groupOutput(group: AttentionGroup, all: Float32Array): Value {
+    const wide = this.config.heads * this.config.headDim;
+    const from = group.firstOutput * wide;
+    return new Value(all.subarray(from, from + group.batch * group.queries * wide), [group.batch, group.queries, wide]);
+  }
+
+  /** Where a chunk's rows find what attention gave: in order, or through the index. */
+  private attendedRows(pack: Pack, attended: Float32Array, chunk: Chunk): Feeds {
+    const wide = this.config.heads * this.config.headDim;
+    if (!pack.outputRow) return { attended: chunk.of(attended, wide) };
+    return { attended: new Value(attended, [pack.outputRows, wide]), outputRow: chunk.indices(pack.outputRow) };
+  }
+
+  private rotation(chunk: Chunk): Feeds {
+    const half = this.config.headDim / 2;
+    const table = (name: string) => chunk.of(this.buffers.get(name, chunk.all * half), half);
+    return { cos: table("cos"), sin: table("sin") };
   }
 
   private setPositions(pack: Pack): void {
@@ -261,30 +316,25 @@ export class LayerPass {
     return this.buffers.get(keep === "all" ? `${name}.${layer}` : name, length);
   }
 
-  private residuals(graph: SplitGraph, keep: Keep, layer: number, part: string, rows: number): Feeds {
+  private residuals(graph: SplitGraph, keep: Keep, layer: number, part: string, rows: number, chunk: Chunk): Feeds {
     return Object.fromEntries(
       graph.residuals.map(({ name, dims }) => {
-        const shape = dims.map((dim) => dimOf(dim, rows));
-        const length = shape.reduce((a, b) => a * b, 1);
-        return [name, new Value(this.own(keep, layer, `${part}.${name}`, length), shape)];
+        const width = dims.slice(1).reduce<number>((product, dim) => product * Number(dim), 1);
+        const all = this.own(keep, layer, `${part}.${name}`, rows * width);
+        const mine = all.subarray(chunk.from * width, chunk.to * width);
+        return [name, new Value(mine, [chunk.to - chunk.from, ...dims.slice(1).map(Number)])];
       }),
     );
   }
 
-  /** Weights and tables of a layer by graph input. */
-  private layerFeeds(pack: Pack, weights: WeightView, matrices: LayerMatrices, layer: number): Feeds {
-    const { rows } = pack;
-    const half = this.config.headDim / 2;
+  /** Weights of a layer by graph input. */
+  private layerFeeds(weights: WeightView, matrices: LayerMatrices, layer: number): Feeds {
     const dims = linearDims(this.config);
-    const feeds: Feeds = {
-      cos: new Value(this.buffers.get("cos", rows * half), [rows, half]),
-      sin: new Value(this.buffers.get("sin", rows * half), [rows, half]),
-    };
+    const feeds: Feeds = {};
     for (const linear of LINEARS) feeds[linear] = new Value(matrices[linear], dims[linear]);
     for (const [input, { name, length }] of Object.entries(vectors(this.config, layer))) {
       feeds[input] = new Value(weights.tensor(name), [length]);
     }
-    if (pack.outputRow) feeds.outputRow = new Value(pack.outputRow, [rows]);
     return feeds;
   }
 
@@ -361,12 +411,12 @@ export class LayerPass {
     });
   }
 
-  private attention(group: AttentionGroup): { forward: Session; backward: Session } {
+  private attention(group: AttentionGroup, kept: boolean): { forward: Session; backward: Session } {
     const gathered = group.queryRows !== null;
     const padded = group.valid !== null;
     const sharedMask = group.maskBatch === 1;
-    return this.cached(`attention ${gathered} ${padded} ${sharedMask}`, () => {
-      const graphs = attentionGraphs({ config: this.config, gathered, padded, sharedMask });
+    return this.cached(`attention ${gathered} ${padded} ${sharedMask} ${kept}`, () => {
+      const graphs = attentionGraphs({ config: this.config, gathered, padded, sharedMask, kept });
       return {
         forward: this.runtime.createSession(graphs.forward, { name: "attention" }),
         backward: this.runtime.createSession(graphs.backward, { name: "attention, backward" }),
@@ -391,10 +441,38 @@ export function run(session: Session, feeds: Feeds, outputs: Feeds): Promise<voi
   return session.bind(inputs, outputs).run();
 }
 
-const pickSums = (newSums: Feeds, graph: SplitGraph): Feeds =>
-  Object.fromEntries(
-    Object.entries(newSums).filter(([name]) => graph.backwardInputs.includes(name.replace("newSum.", "sum."))),
-  );
+const pickSums = (newSums: Feeds, session: Session): Feeds =>
+  Object.fromEntries(Object.entries(newSums).filter(([name]) => session.outputNames.includes(name)));
+
+/** Rows of one call of the row-wise graphs: their temporaries then stay in the cache. */
+const CHUNK_ROWS = Number(process.env.CH ?? 512);
+
+class Chunk {
+  readonly from: number;
+  readonly to: number;
+  /** Rows of the whole pass. */
+  readonly all: number;
+
+  constructor(from: number, to: number, all: number) {
+    this.from = from;
+    this.to = to;
+    this.all = all;
+  }
+
+  /** These rows of a matrix. */
+  of(matrix: Float32Array, width: number): Value {
+    return new Value(matrix.subarray(this.from * width, this.to * width), [this.to - this.from, width]);
+  }
+
+  indices(index: Int32Array): Value {
+    return new Value(index.subarray(this.from, this.to), [this.to - this.from]);
+  }
+}
+
+function chunksOf(rows: number): Chunk[] {
+  const count = Math.ceil(rows / CHUNK_ROWS);
+  return Array.from({ length: count }, (_, i) => new Chunk(i * CHUNK_ROWS, Math.min(rows, (i + 1) * CHUNK_ROWS), rows));
+}
 
 /** Adds each key's gradient onto its row; padded keys have none. */
 function addRows(target: Float32Array, source: Float32Array, group: AttentionGroup, width: number): void {
@@ -409,7 +487,3 @@ function addRows(target: Float32Array, source: Float32Array, group: AttentionGro
   }
 }
 
-function dimOf(dim: Dim, rows: number): number {
-  if (typeof dim === "number") return dim;
-  return dim.split("*").reduce((product, factor) => product * (factor === "rows" ? rows : Number(factor)), 1);
-}

@@ -15,6 +15,8 @@ export interface MemoryPlan {
   keepStored: boolean;
   /** Probabilities of the head kept between forward and backward. */
   headBytes: number;
+  /** Attention's probabilities kept between forward and backward. */
+  probBytes: number;
   decoder: DecoderBudget;
   /** Bytes that training and decoding are expected to take at most. */
   bytes: number;
@@ -55,14 +57,15 @@ export function planMemory(files: ModelFiles, spec: ModelSpec, budgetGb?: number
     // Training and decoding do not happen at once, but what each allocated stays.
     const decoder = decoderBudget(config, budget);
     const decoding = all * 4 + decoder.slotBytes + decoder.prefixBytes + (lora ? matrices * 4 : 0);
-    const bytes = OVERHEAD + base + state + activations + headBytes + decoding;
+    const probBytes = keep === "all" && spec.train !== "none" ? 0.6 * GB : 0;
+    const bytes = OVERHEAD + probBytes + base + state + activations + headBytes + decoding;
     smallest = Math.min(smallest, bytes);
     if (bytes > budget) continue;
     const text =
       `${gb(bytes)} of ${gb(budget)} GB at most: passes of ${rows} tokens, ` +
       (keep === "all" ? "residuals kept" : "layers computed again in the backward") +
       (keepStored ? ", frozen layers kept as stored" : "");
-    return { rows, keep, keepStored, headBytes, decoder, bytes, text };
+    return { rows, keep, keepStored, headBytes, probBytes, decoder, bytes, text };
   }
   throw new UserError(
     `not enough memory: this model and training need about ${gb(smallest)} GB, ${gb(budget)} GB are given; ` +

@@ -39,7 +39,7 @@ export class Trainer {
     this.heads = heads;
     this.plan = plan;
     this.full = trained === "full";
-    this.pass = new LayerPass(runtime, config, trained);
+    this.pass = new LayerPass(runtime, config, trained, plan.probBytes);
     this.headPass = new HeadPass(runtime, config);
     const norm = finalNormGraph(config, this.full);
     this.finalNorm = {

@@ -3,6 +3,7 @@ import { widen } from "../../model/widen.ts";
 import { allocate, type Runtime, type Session, Value } from "../../runtime/index.ts";
 import { Graph } from "../../tensor/index.ts";
 import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
+import { gemm } from "./linear.ts";
 
 export type LayerMatrices = Record<LinearName, Float32Array>;
 
@@ -84,8 +85,10 @@ export class BaseWeights implements WeightView {
         views[linear] = view;
         continue;
       }
+      const stored = this.stored.get(name);
+      if (!stored) throw new Error(`no stored tensor ${name}`);
       this.scratch ??= layerScratch(this.config);
-      widen(this.stored.get(name)!, this.scratch[linear]);
+      widen(stored, this.scratch[linear]);
       views[linear] = this.scratch[linear];
     }
     return views as LayerMatrices;
@@ -170,25 +173,22 @@ export class LoraWeights implements WeightView {
   async layer(layer: number): Promise<LayerMatrices> {
     const below = await this.base.layer(layer);
     const dims = linearDims(this.config);
+    const { rank, targets } = this.adapters;
+    const inputs: Record<string, Value> = {};
+    const outputs: Record<string, Value> = {};
     for (const linear of LINEARS) {
-      const w = below[linear];
-      if (!this.adapters.targets.has(linear)) {
-        this.scratch[linear].set(w);
+      if (!targets.has(linear)) {
+        this.scratch[linear].set(below[linear]);
         continue;
       }
       const module = moduleName(layer, linear);
       const [out, width] = dims[linear];
-      const { rank } = this.adapters;
-      const call = this.merge.bind(
-        {
-          w: new Value(w, [out, width]),
-          a: new Value(this.adapters.a(module), [rank, width]),
-          b: new Value(this.adapters.b(module), [out, rank]),
-        },
-        { merged: new Value(this.scratch[linear], [out, width]) },
-      );
-      await call.run();
+      inputs[linear] = new Value(below[linear], [out, width]);
+      inputs[`${linear}.a`] = new Value(this.adapters.a(module), [rank, width]);
+      inputs[`${linear}.b`] = new Value(this.adapters.b(module), [out, rank]);
+      outputs[`merged.${linear}`] = new Value(this.scratch[linear], [out, width]);
     }
+    await this.merge.bind(inputs, outputs).run();
     return this.scratch;
   }
 
@@ -197,13 +197,16 @@ export class LoraWeights implements WeightView {
   }
 }
 
-export function mergeSession(runtime: Runtime, scale: number): Session {
+/** Merges the adapters of one layer. */
+export function mergeSession(runtime: Runtime, config: ModelConfig, scale: number, targets: ReadonlySet<LinearName>): Session {
   const graph = new Graph();
-  const w = graph.input("w", ["out", "in"]);
-  const a = graph.input("a", ["rank", "in"]);
-  const b = graph.input("b", ["out", "rank"]);
-  const [merged] = graph.node("Gemm", [b, a, w], [{ dims: ["out", "in"] }], { alpha: { float: scale } });
-  graph.output("merged", merged);
+  for (const [linear, [out, width]] of Object.entries(linearDims(config))) {
+    if (!(targets as ReadonlySet<string>).has(linear)) continue;
+    const w = graph.input(linear, [out, width]);
+    const a = graph.input(`${linear}.a`, ["rank", width]);
+    const b = graph.input(`${linear}.b`, [out, "rank"]);
+    graph.output(`merged.${linear}`, gemm([out, width], b, a, { alpha: scale, add: w }));
+  }
   return runtime.createSession(graph.build(), { name: "merge" });
 }
 

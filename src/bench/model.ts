@@ -1,0 +1,26 @@
+import { LocalModel } from "../engine/local/index.ts";
+import { type MemoryPlan, planMemory } from "../engine/local/plan.ts";
+import { BaseWeights } from "../engine/local/weights.ts";
+import type { ModelSpec } from "../engine/types.ts";
+import type { ModelFiles } from "../model/types.ts";
+import { Runtime } from "../runtime/index.ts";
+
+/** A model over files that are in memory, and the plan that it follows: the budget's own where none is given. */
+export function openModel(
+  files: ModelFiles,
+  train: ModelSpec["train"],
+  options: { plan?: MemoryPlan; memoryGb?: number } = {},
+): { model: LocalModel; plan: MemoryPlan } {
+  const spec: ModelSpec = { base: "weights in memory", train };
+  const plan = options.plan ?? planMemory(files, spec, options.memoryGb);
+  const base = train === "full" ? null : new BaseWeights(files, plan.keepStored);
+  return { model: new LocalModel(Runtime.open(), files, base, spec, plan, async () => files), plan };
+}
+
+/** The plan of the largest budget with which layers are kept so. */
+export function planThatKeeps(files: ModelFiles, train: ModelSpec["train"], keep: MemoryPlan["keep"]): MemoryPlan {
+  for (let gb = 32; ; gb -= 0.1) {
+    const plan = planMemory(files, { base: "weights in memory", train }, gb);
+    if (plan.keep === keep) return plan;
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * The library. Everything that the command line does can be called; `src/cli/` shows how. What a task file imports is
+ * `rifft/task`. Pieces by the way data walks: recipe, task, engine, rollout, method, evaluation.
+ */
+export { UserError } from "./errors.ts";
+
+// Runs: a recipe, its stages, their folder.
+export { parseRecipe, readRecipe, type Recipe, type StageRecipe, type TaskReference } from "./run/recipe.ts";
+export { resume, type ResumeOptions, type RunResult, train, type TrainOptions } from "./run/train.ts";
+export { exportRun, type ExportFormat, type ExportOptions } from "./run/export.ts";
+export { createProgress, type Progress, type StageInfo, type StepReport } from "./run/progress.ts";
+
+// Tasks: problems, prompts, rewards.
+export { createTask } from "./task/create.ts";
+export { loadTask, type LoadOptions } from "./task/load.ts";
+export { encodePrompt, encodeResponse } from "./task/prompt.ts";
+export type { Grade, Problem, ProblemSource, Prompt, Reward, Split, Task, TaskDefinition } from "./task/types.ts";
+
+// Models: files in, and from the Hub.
+export { loadModelFiles } from "./model/load.ts";
+export { pull, type PullOptions, type PullProgress, type PullResult } from "./model/hub.ts";
+export type { Message, ModelConfig, ModelFiles, Tokenizer } from "./model/types.ts";
+
+// The engine: create, sample, forward, forwardBackward, optimStep, save.
+export { createLocalEngine, type LocalEngineOptions } from "./engine/local/index.ts";
+export type {
+  AdamSettings,
+  Capabilities,
+  Engine,
+  HeadSpec,
+  LoraSettings,
+  Loss,
+  LossResult,
+  Model,
+  ModelInfo,
+  ModelSpec,
+  OptimSettings,
+  Policy,
+  Sample,
+  SampleRequest,
+  ScoreGradient,
+  Scores,
+  StepResult,
+  TokenCounts,
+} from "./engine/types.ts";
+
+// The forest of tokens.
+export type { Forest, Segment, Source, StopReason, Tree } from "./forest/types.ts";
+export { groupTree, sequenceTree, type GroupOptions, type SampledTokens } from "./forest/build.ts";
+export { countTokens, depths, leaves, pathTo } from "./forest/walk.ts";
+export { validateForest } from "./forest/validate.ts";
+export { decodeTree, encodeTree } from "./forest/json.ts";
+
+// Methods, and what they are made of.
+export { sampleGroups, type GroupRollout, type SamplingSettings } from "./rollout/single.ts";
+export { sft, type SftSettings } from "./method/sft.ts";
+export { grpo, type GrpoSettings } from "./method/grpo.ts";
+export { groupAdvantages, tokenWeights } from "./method/advantages.ts";
+export { cispo, type ClipThresholds, crossEntropy, grpoLoss, importanceSampling, ppo } from "./method/losses.ts";
+export type { Stage, Step } from "./method/stage.ts";
+
+// Evaluation.
+export { evaluate, type EvaluatedSample, type EvaluateOptions, type Evaluation } from "./eval/evaluate.ts";
+export { type Interval, wilson95 } from "./eval/intervals.ts";
