@@ -163,3 +163,9 @@ export function largestDifference(a: ArrayLike<number>[], b: ArrayLike<number>[]
   expect(a.map(({ length }) => length)).toEqual(b.map(({ length }) => length));
   return Math.max(0, ...a.flatMap((part, s) => Array.from(part, (x, i) => Math.abs(x - b[s][i]))));
 }
+
+/** Whether two arrays of numbers are the same, bit by bit. */
+export const sameBits = (a: Float32Array, b: Float32Array): boolean => {
+  const bytes = (x: Float32Array) => new Uint8Array(x.buffer, x.byteOffset, x.byteLength);
+  return Buffer.compare(bytes(a), bytes(b)) === 0;
+};

@@ -105,6 +105,8 @@ export interface ModelSpec {
   heads?: HeadSpec[];
   /** New vocabulary rows. Not built yet: refused by `capabilities`. */
   addTokens?: string[];
+  /** Longest path in tokens; the base's own limit when absent or larger. */
+  context?: number;
   /** A folder written by `Model.save`. */
   from?: { dir: string; optimizer: boolean };
   /** The words of the tokenizer of a "tiny" base; comes from the task. */
@@ -178,6 +180,8 @@ export interface Model {
   release(policy: Policy): Promise<void>;
   /** Writes trained weights and optimizer moments (not the frozen base) so that `from` continues exactly. */
   save(dir: string): Promise<void>;
+  /** Continues from a folder that `save` wrote. */
+  load(from: { dir: string; optimizer: boolean }): Promise<void>;
   close(): Promise<void>;
 }
 

@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import type { Model, ModelSpec } from "../engine/types.ts";
+import type { ModelSpec } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { Task } from "../task/types.ts";
 import { latestCheckpoint, listCheckpoints, modelDir } from "./checkpoint.ts";
@@ -14,16 +14,9 @@ export function createSpec(recipe: Recipe, task: Pick<Task, "vocabulary">, from:
     train: recipe.lora === undefined ? "full" : { lora: recipe.lora },
     seed: recipe.seed,
     vocabulary: task.vocabulary,
+    context: recipe.context,
     from,
   };
-}
-
-/** Replaces a model's weights by those that `Model.save` wrote. */
-export async function loadInto(model: Model, from: { dir: string; optimizer: boolean }): Promise<void> {
-  if (!("load" in model) || typeof model.load !== "function") {
-    throw new UserError("this engine cannot go on with a stage that has a frozen reference; start a new run");
-  }
-  await model.load(from);
 }
 
 /** The folder that `Model.save` wrote, given itself, a checkpoint or a run folder (its newest intact checkpoint). */

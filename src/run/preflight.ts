@@ -27,12 +27,7 @@ export function checkCapabilities(recipe: Recipe, has: Capabilities): void {
 
 /** Before any step: every stage finds enough problems, and the longest row of each fits the context. */
 export function checkProblems(recipe: Recipe, task: Task, source: ProblemSource, model: Model): void {
-  const context = Math.min(recipe.context ?? Infinity, model.info.maxContext);
-  if (recipe.context !== undefined && recipe.context > model.info.maxContext) {
-    throw new UserError(
-      `\`context\` is ${recipe.context}, and the model holds ${model.info.maxContext} tokens; lower it`,
-    );
-  }
+  const context = model.info.maxContext;
   recipe.stages.forEach((stage, i) => {
     if (stage.problemsPerStep > source.size) {
       throw new UserError(

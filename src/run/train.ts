@@ -19,7 +19,7 @@ import { RunCounters } from "./counters.ts";
 import { currentEnvironment, environmentDifference } from "./environment.ts";
 import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
-import { createSpec, loadInto, modelFolder } from "./models.ts";
+import { createSpec, modelFolder } from "./models.ts";
 import { checkCapabilities, checkProblems } from "./preflight.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
 import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml, type StageRecipe } from "./recipe.ts";
@@ -226,7 +226,7 @@ class Run {
     }
     this.model = await this.engine.create(createSpec(recipe, task, { dir: modelDir(start), optimizer: false }));
     await this.model.snapshot(STAGE_START);
-    await loadInto(this.model, from);
+    await this.model.load(from);
     this.hasStart = true;
     return this.model;
   }

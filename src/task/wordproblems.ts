@@ -17,6 +17,8 @@ export const wordProblemOptions = z.strictObject({
   hasty: z.number().min(0).max(1).default(0.6),
   /** This many training problems, all of them demonstrated; endless when absent. */
   demonstrations: z.int().positive().optional(),
+  /** Leaves out the training problems whose demonstration gives the wrong answer. */
+  accepted: z.boolean().default(false),
   /** No value along the way is larger. */
   max: z.int().min(20).max(999).default(60),
   prompt: z.enum(["text", "chat"]).default("text"),
@@ -221,13 +223,16 @@ function wordProblem(id: string, key: string, options: WordProblemOptions): Prob
 }
 
 export function wordProblems(options: WordProblemOptions, runSeed: number): TaskDefinition {
+  // A tiny model's answer counts only where it says that it is one.
+  const reward = (problem: Problem, response: string) =>
+    numberReward(problem, response, options.prompt === "text" ? ["hashes"] : undefined);
   const task = generatedTask({
     name: "wordproblems",
     seed: options.seed ?? runSeed,
     limit: options.demonstrations,
+    keep: (problem) => !options.accepted || problem.demonstrations?.every((text) => reward(problem, text) === 1) === true,
     make: (id, key) => wordProblem(id, key, options),
-    // A tiny model's answer counts only where it says that it is one.
-    reward: (problem, response) => numberReward(problem, response, options.prompt === "text" ? ["hashes"] : undefined),
+    reward,
   });
   return options.prompt === "text" ? { ...task, vocabulary: wordProblemVocabulary() } : task;
 }

@@ -215,7 +215,7 @@ describe("products", () => {
   test.each([
     { dims: ["n", 4], sizes: [6, 4] },
     { dims: ["b", "s", 4], sizes: [2, 3, 4] },
-  ])("linearLora on $dims is x (W + s b a)^T", async (x) => {
+  ])("linear with LoRA on $dims is x (W + s b a)^T", async (x) => {
     const lora: Case = {
       inputs: { x, w: { sizes: [5, 4], grad: false }, a: { sizes: [2, 4] }, b: { sizes: [5, 2] } },
       build: (t) => mergedLora(t.x, t.w, t.a, t.b, 0.7),

@@ -11,7 +11,7 @@ import {
   greater,
   lessOrEqual,
   matmul,
-  matmulAdd,
+  gemm,
   max,
   mul,
   pick,
@@ -51,11 +51,11 @@ describe("operators without a gradient", () => {
     const rows = await evaluate((graph, x) => gatherRows(x, graph.constant([1, 0, 1], [3, 1], type)), matrix);
     expect(rows).toEqual({ data: [4, 2, 6, 1, 5, 3, 4, 2, 6], dims: [3, 1, 3] });
   });
-  test("matmulAdd, and its output on its addend's memory", async () => {
+  test("gemm, and its output on its addend's memory", async () => {
     const graph = new Graph();
     const a = graph.input("a", ["k", 2]);
     const b = graph.input("b", [3, "k"]);
-    graph.output("y", matmulAdd(a, b, graph.input("c", [2, 3]), { transA: true, transB: true }));
+    graph.output("y", gemm([2, 3], a, b, { transA: true, transB: true, add: graph.input("c", [2, 3]) }));
     const value = (data: number[], dims: number[]) =>
       new Value(
         allocate("float32", data.length).map((_, i) => data[i]),
@@ -137,7 +137,6 @@ describe("errors", () => {
     ["types", () => add(cast(at(2), "float64"), at(2)), /is float64, "in\d+" is float32; cast/],
     ["product", () => matmul(at(2, 3), at(2, 3)), /\[2, 3\] times \[2, 3\]: inner sizes 3 and 2 differ/],
     ["product of a vector", () => matmul(at(3), at(3, 2)), /two axes or more/],
-    ["sum of products", () => matmulAdd(at(2, 3), at(3, 4), at(4, 2)), /\[2, 4\].*\[4, 2\]/],
     ["reshape", () => reshape(at(2, 3), [4, 2]), /\[2, 3\] and \[4, 2\] hold different numbers/],
     ["symbolic reshape", () => reshape(at("n", 6), ["n", 4]), /\[n, 6\] and \[n, 4\] hold different/],
     ["two unknowns", () => reshape(at("n", 6), ["a", "b"]), /more than one unknown/],

@@ -25,6 +25,6 @@ export {
 export { cast, concat, cumsum, gatherRows, pick, reshape, slice, split, transpose } from "./shape.ts";
 export { max, sum } from "./reduce.ts";
 export { logSoftmax, mean, rmsNorm, softmax } from "./normalize.ts";
-export { linearLora, matmul, matmulAdd, type MatmulOptions } from "./linear.ts";
+export { gemm, linear, matmul, type LinearOptions, type LoraInputs, type MatmulOptions } from "./linear.ts";
 export { rope } from "./rotary.ts";
 export { splitAtBackward, type SplitGraph } from "./split.ts";

@@ -1,6 +1,7 @@
 import { expect } from "vitest";
 import { allocate, Runtime, Value } from "../runtime/index.ts";
-import { add, Graph, linearLora, matmul, type Dim, type DType, type Tensor } from "./index.ts";
+import { add, Graph, linear, matmul, type Dim, type DType, type Tensor } from "./index.ts";
+import { flattenRows, reshapeLike } from "./shape.ts";
 
 // Shared by the tests of this room: graphs built, run and differentiated numerically.
 
@@ -86,13 +87,16 @@ export interface Case {
 }
 
 /**
- * linearLora on weights merged in the graph, w + scale b a, whose dependence on a and b is hidden from the chain rule:
- * linearLora's own has to supply it.
+ * `linear` on weights merged in the graph, w + scale b a, whose dependence on a and b is hidden from the chain rule:
+ * `linear`'s own has to supply it.
  */
 export function mergedLora(x: Tensor, w: Tensor, a: Tensor, b: Tensor, scale: number): Tensor {
   const merge = () => [add(w, matmul(b, a, { alpha: scale }))];
   const [merged] = x.graph.composite("merge", [w], merge, () => [null]);
-  return linearLora(x, merged, a, b, scale);
+  const zeros = ({ graph, dims }: Tensor) =>
+    graph.constant(new Float32Array(sizeOf(dims.map(Number))), dims.map(Number), graph.float);
+  const y = linear(flattenRows(x), merged, { lora: { a, b, scale, sumA: zeros(a), sumB: zeros(b) } });
+  return x.rank === 2 ? y : reshapeLike(y, matmul(x, w, { transB: true }));
 }
 
 /** Reproducible numbers, roughly standard normal. */

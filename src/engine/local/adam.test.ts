@@ -1,5 +1,15 @@
 import { afterAll, describe, expect, test } from "vitest";
-import { distance, fixture, lora, numbers, randomise, randomTokens, segmentOf, treeOf } from "../../../test/local.ts";
+import {
+  distance,
+  fixture,
+  lora,
+  numbers,
+  randomise,
+  randomTokens,
+  sameBits,
+  segmentOf,
+  treeOf,
+} from "../../../test/local.ts";
 import { Runtime } from "../../runtime/index.ts";
 import { crossEntropy } from "../../method/losses.ts";
 import type { AdamSettings, Loss, OptimSettings } from "../types.ts";
@@ -11,7 +21,7 @@ const engine = createLocalEngine();
 afterAll(() => engine.close());
 
 const shapes = [
-  { name: "matrix", dims: [300, 260], group: "body" },
+  { name: "matrix", dims: [260, 256], group: "body" },
   { name: "norm", dims: [50], group: "body" },
   { name: "value.weight", dims: [1, 40], group: "head:value" },
   { name: "value.bias", dims: [1], group: "head:value" },
@@ -157,7 +167,7 @@ describe("a loss that is not finite", () => {
     const model = randomise(await engine.create({ base: fixture("llama"), train: lora, heads }));
     const before = model.parameters.values.slice();
     await expect(model.forwardBackward([tree("good"), tree("bad")], spoilt(part))).rejects.toThrow(/spoilt.*bad/);
-    expect(model.parameters.values).toEqual(before);
+    expect(sameBits(model.parameters.values, before)).toBe(true);
     await model.discard();
     await model.forwardBackward([tree("good")], crossEntropy());
     await model.optimStep({ groups });

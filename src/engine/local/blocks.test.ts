@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { smallConfig } from "../../../test/local.ts";
 import type { ModelConfig } from "../../model/types.ts";
 import { Graph, reshape } from "../../tensor/index.ts";
 import { compile, inputPorts, type Numbers, outputPorts, randomNumbers, relativeError } from "../../tensor/testing.ts";
@@ -11,25 +12,6 @@ const ROWS = 6;
 const RANK = 2;
 /** A tree: rows 0, 1 are a root's, 2, 3 and 4, 5 its two children's. */
 const PARENT = [-1, 0, 1, 2, 1, 4];
-
-const config = (special: Partial<ModelConfig>): ModelConfig => ({
-  architecture: "llama",
-  layers: 1,
-  hidden: 6,
-  heads: 4,
-  kvHeads: 2,
-  headDim: 4,
-  intermediate: 5,
-  vocab: 11,
-  maxContext: 16,
-  rmsEps: 1e-5,
-  ropeTheta: 100,
-  tiedEmbeddings: true,
-  qkvBias: false,
-  qkNorm: false,
-  eosIds: [0],
-  ...special,
-});
 
 /** x through norm, q, k, v, attention over a tree, output and MLP in one graph, with every gradient that the split graphs give. */
 function wholeBlock(options: BlockOptions): Graph {
@@ -125,7 +107,7 @@ const cases: Record<string, BlockCase> = {
 
 describe("the whole block in float64", () => {
   test.each(Object.entries(cases))("%s", async (_, { special, trained }) => {
-    const options: BlockOptions = { config: config(special), trained, gathered: false, float: "float64" };
+    const options: BlockOptions = { config: smallConfig(special), trained, gathered: false, float: "float64" };
     const graph = wholeBlock(options);
     const ports = inputPorts(graph);
     const run = compile(graph.build(), ports, outputPorts(graph));

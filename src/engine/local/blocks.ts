@@ -16,9 +16,10 @@ import {
   sum,
   type Tensor,
   transpose,
+  linear,
+  type LoraInputs,
 } from "../../tensor/index.ts";
 import { linearDims, type LinearName, vectors } from "./layers.ts";
-import { linear, type LoraInputs } from "./linear.ts";
 
 /**
  * The decoder block in three graphs: before attention (norm, q, k, v, rotary), attention over a group of chains, and after it
@@ -249,7 +250,13 @@ function attentionProbs(layout: HeadLayout, config: ModelConfig, q4: Tensor, k4:
  * Attention of one group: q [batch, queries, heads * headDim], k and v [batch, keys, kvHeads * headDim], mask
  * [batch or 1, 1, queries, keys] -> [batch, queries, heads * headDim].
  */
-export function attend(config: ModelConfig, q: Tensor, k: Tensor, v: Tensor, mask: Tensor): { attended: Tensor; probs: Tensor } {
+export function attend(
+  config: ModelConfig,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  mask: Tensor,
+): { attended: Tensor; probs: Tensor } {
   const layout = new HeadLayout(config);
   const probs = attentionProbs(layout, config, layout.queries(q), layout.keys(k), mask);
   return { attended: layout.fromQueries(matmul(layout.close(probs), layout.keys(v))), probs };

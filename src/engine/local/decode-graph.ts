@@ -16,9 +16,9 @@ import {
   sum,
   type Tensor,
   where,
+  gemm,
 } from "../../tensor/index.ts";
 import { EMBEDDING, FINAL_NORM, HEAD, linearDims, vectors } from "./layers.ts";
-import { gemm } from "./linear.ts";
 
 export interface DecodeOptions {
   config: ModelConfig;

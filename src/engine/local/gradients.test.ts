@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import {
   expectSameGradients,
@@ -378,3 +380,31 @@ test("a token that paths share: its own fields say what the paths' would", async
   const loss = ppo({ low: 0.8, high: 1.2 });
   expectSameGradients(await gradientsOf(model, [[packed]], loss), await gradientsOf(model, [separate], loss));
 });
+
+const shared = process.env.RIFFT_SHARED ?? join(import.meta.dirname, "../../../../shared");
+const gguf = join(shared, "models", "smollm2-135m-instruct.Q4_1.gguf");
+
+test.skipIf(!existsSync(gguf))(
+  "SmolLM2-135M: a group flat and packed (skipped where its weights are absent)",
+  async () => {
+    const model = await engine.create({
+      base: gguf,
+      train: { lora: { rank: 4, alpha: 8, targets: ["q", "v", "down"] } },
+    });
+    for (const { name } of model.parameters.entries) {
+      const values = model.parameters.value(name);
+      values.set(numbers(name, values.length).map((x) => 0.02 * x));
+    }
+    const vocab = model.info.vocabSize;
+    const tree = treeOf(
+      "g",
+      segmentOf(-1, randomTokens("real prompt", 24, vocab)),
+      ...[9, 14, 5].map((length, i) =>
+        segmentOf(0, randomTokens(`real ${i}`, length, vocab), { fields: { weights: numbers(`real ${i}`, length) } }),
+      ),
+    );
+    const packed = await gradientsOf(model, [[tree]], weightedSum("tree"));
+    const flat = await gradientsOf(model, [pathsOf(tree)], weightedSum("tree"));
+    expectSameGradients(flat, packed, 1e-4);
+  },
+);

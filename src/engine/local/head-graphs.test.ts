@@ -1,14 +1,14 @@
 import { describe, expect, test } from "vitest";
-import type { ModelConfig } from "../../model/types.ts";
+import { smallConfig } from "../../../test/local.ts";
 import { compile, type Numbers, type Port, randomNumbers, relativeError } from "../../tensor/testing.ts";
 import { headBackwardAgain, headBackwardKept, headForward, type HeadOptions, valueHeadGraphs } from "./head-graphs.ts";
 
 // Log-probs and entropies against a slow softmax, their gradients against central differences, in float64.
 
 const N = 4;
-const HIDDEN = 5;
-const VOCAB = 9;
-const config = { hidden: HIDDEN, vocab: VOCAB } as ModelConfig;
+const config = smallConfig();
+const HIDDEN = config.hidden;
+const VOCAB = config.vocab;
 
 const port = (name: string, dims: Port["dims"], type: Port["type"] = "float64"): Port => ({ name, dims, type });
 const inputPorts = (masked: boolean): Port[] => [

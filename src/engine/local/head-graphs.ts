@@ -16,8 +16,8 @@ import {
   sub,
   sum,
   type Tensor,
+  gemm,
 } from "../../tensor/index.ts";
-import { gemm } from "./linear.ts";
 
 /**
  * From hidden states to log-probs, for a chunk of scored tokens at a time, so that the whole matrix of logits never exists.

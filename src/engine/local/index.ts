@@ -24,7 +24,7 @@ export class LocalEngine implements Engine {
   readonly runtime: Runtime;
   private readonly options: LocalEngineOptions;
   private readonly bases = new Map<string, { files: ModelFiles; base: BaseWeights }>();
-  private readonly models: LocalModel[] = [];
+  private readonly models = new Set<LocalModel>();
 
   constructor(options: LocalEngineOptions = {}) {
     this.options = options;
@@ -56,14 +56,22 @@ export class LocalEngine implements Engine {
       base = known?.base ?? new BaseWeights(files, plan.keepStored);
       if (spec.base !== "tiny" && !known) this.bases.set(spec.base, { files, base });
     }
-    const model = new LocalModel(this.runtime, files, base, spec, plan, () => readFiles(spec));
-    this.models.push(model);
+    const model = new LocalModel(
+      this.runtime,
+      files,
+      base,
+      spec,
+      plan,
+      () => readFiles(spec),
+      (closed) => this.models.delete(closed),
+    );
+    this.models.add(model);
     if (spec.from) await model.load(spec.from);
     return model;
   }
 
   async close(): Promise<void> {
-    for (const model of this.models.splice(0)) await model.close();
+    for (const model of [...this.models]) await model.close();
     this.bases.clear();
   }
 }

@@ -49,6 +49,7 @@ export class LocalModel implements Model {
   readonly files: ModelFiles;
   private readonly runtime: Runtime;
   private readonly readBase: () => Promise<ModelFiles>;
+  private readonly onClose: (model: LocalModel) => void;
   private readonly spec: ModelSpec;
   private readonly trained: Trained;
   private readonly rank: number;
@@ -78,9 +79,14 @@ export class LocalModel implements Model {
     spec: ModelSpec,
     plan: MemoryPlan,
     readBase: () => Promise<ModelFiles>,
+    onClose: (model: LocalModel) => void = () => {},
   ) {
+    this.onClose = onClose;
     this.readBase = readBase;
     const { config } = files;
+    if (spec.context !== undefined && spec.context > config.maxContext) {
+      throw new UserError(`\`context\` is ${spec.context}, and the model holds ${config.maxContext} tokens; lower it`);
+    }
     this.runtime = runtime;
     this.files = files;
     this.spec = spec;
@@ -101,7 +107,7 @@ export class LocalModel implements Model {
         : tensorOrder(config).reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
     this.info = {
       vocabSize: config.vocab,
-      maxContext: config.maxContext,
+      maxContext: spec.context ?? config.maxContext,
       eosIds: config.eosIds,
       trainable: this.parameters.length,
       parameters: frozen + this.parameters.length,
@@ -199,7 +205,6 @@ export class LocalModel implements Model {
     return this.exclusive(() => saveState(dir, this.parameters));
   }
 
-  /** Continues from a folder written by `save`. */
   load(from: { dir: string; optimizer: boolean }): Promise<void> {
     return this.exclusive(async () => {
       await loadState(from.dir, this.parameters, from.optimizer);
@@ -228,6 +233,7 @@ export class LocalModel implements Model {
     if (this.closed) return;
     return this.exclusive(async () => {
       this.closed = true;
+      this.onClose(this);
       this.decoder.release();
       for (const sessions of this.decodeSessions.values()) sessions.release();
       this.trainer.release();
@@ -361,7 +367,7 @@ export class LocalModel implements Model {
 
   private checkForest(forest: Forest): void {
     validateForest(forest);
-    const { vocab, maxContext } = this.files.config;
+    const { vocabSize: vocab, maxContext } = this.info;
     for (const tree of forest) {
       const depth: number[] = [];
       tree.segments.forEach(({ parent, tokens }, s) => {
@@ -379,7 +385,7 @@ export class LocalModel implements Model {
   }
 
   private checkRequest({ prefix, maxTokens, n, temperature, allowed, scoreIds }: SampleRequest): void {
-    const { vocab, maxContext } = this.files.config;
+    const { vocabSize: vocab, maxContext } = this.info;
     const wrong = (what: string): never => {
       throw new UserError(`sample request: ${what}`);
     };

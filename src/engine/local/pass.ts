@@ -486,4 +486,3 @@ function addRows(target: Float32Array, source: Float32Array, group: AttentionGro
     }
   }
 }
-

@@ -1,9 +1,8 @@
 import type { ModelConfig, ModelFiles, StoredTensor } from "../../model/types.ts";
 import { widen } from "../../model/widen.ts";
 import { allocate, type Runtime, type Session, Value } from "../../runtime/index.ts";
-import { Graph } from "../../tensor/index.ts";
+import { Graph, gemm } from "../../tensor/index.ts";
 import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
-import { gemm } from "./linear.ts";
 
 export type LayerMatrices = Record<LinearName, Float32Array>;
 
@@ -198,7 +197,12 @@ export class LoraWeights implements WeightView {
 }
 
 /** Merges the adapters of one layer. */
-export function mergeSession(runtime: Runtime, config: ModelConfig, scale: number, targets: ReadonlySet<LinearName>): Session {
+export function mergeSession(
+  runtime: Runtime,
+  config: ModelConfig,
+  scale: number,
+  targets: ReadonlySet<LinearName>,
+): Session {
   const graph = new Graph();
   for (const [linear, [out, width]] of Object.entries(linearDims(config))) {
     if (!(targets as ReadonlySet<string>).has(linear)) continue;
