@@ -6,10 +6,11 @@ export function formatFigure({ name, about, plan, lines, repeats, probes }: Figu
   const width = Math.max(...lines.map((line) => line.what.length));
   const { judged, all, quiet } = repeats;
   const how = judged === 1 ? "one repeat" : `median of ${judged} repeats`;
+  const noise = judged === 1 ? "not quiet" : "none of them quiet";
   return [
     `${name}: ${about}`,
     ...lines.map((line) => `  ${formatLine(line, width)}`),
-    `  ${how}${quiet ? ", quiet" : ", none of them quiet: other programs were busy"}${all > judged ? ` (of ${all})` : ""}`,
+    `  ${how}${quiet ? ", quiet" : `, ${noise}: other programs were busy`}${all > judged ? ` (of ${all})` : ""}`,
     ...probes.map((probe) => `  ${formatProbe(probe)}`),
     `  ${plan}`,
   ].join("\n");

@@ -55,10 +55,10 @@ describe("uniform", () => {
 
 test("different keys have different streams", () => {
   const seen = new Set<string>();
-  for (let step = 0; step < 200; step++) {
-    for (let problem = 0; problem < 200; problem++) seen.add(hashKey(`0/${step}/${problem}`).join());
+  for (let step = 0; step < 100; step++) {
+    for (let problem = 0; problem < 100; problem++) seen.add(hashKey(`0/${step}/${problem}`).join());
   }
-  expect(seen.size).toBe(40000);
+  expect(seen.size).toBe(10_000);
   fc.assert(
     fc.property(fc.string({ unit: "binary" }), fc.string({ unit: "binary" }), (a, b) => {
       fc.pre(a !== b);

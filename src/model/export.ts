@@ -81,12 +81,7 @@ function shardIndex(shards: Shards): Uint8Array {
   return json({ metadata: { total_size: total }, weight_map: map });
 }
 
-async function writeWeights(
-  folder: string,
-  shards: Shards,
-  weights: Weights,
-  type: ExportType,
-): Promise<void> {
+async function writeWeights(folder: string, shards: Shards, weights: Weights, type: ExportType): Promise<void> {
   const writers = new Map<string, SafetensorsWriter>();
   const writerOf = new Map<string, SafetensorsWriter>();
   try {

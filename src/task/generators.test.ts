@@ -57,11 +57,20 @@ describe("wordproblems", () => {
     expect(new Set(train.map(textOf)).size).toBe(2000);
     const grades = await task.grade(train.map((problem) => ({ problem, response: problem.demonstrations?.[0] ?? "" })));
     for (const [i, { data }] of train.entries()) expect(grades[i]).toEqual({ reward: data?.hasty ? 0 : 1, parts: {} });
-    const hasty = train.filter(({ data }) => data?.hasty).length / 2000;
+    const long = train.filter(({ data }) => Number(data?.steps) > 1);
+    const hasty = train.filter(({ data }) => data?.hasty).length / long.length;
     expect(Math.abs(hasty - 0.6)).toBeLessThan(0.05);
     for (const { demonstrations, data } of train) {
       expect(demonstrations?.[0].split("\n").length).toBe(Number(data?.steps) + (data?.hasty ? 0 : 1));
     }
+  });
+
+  test("accepted leaves out the problems whose demonstration is wrong, and no others", async () => {
+    const options = { demonstrations: 500, hasty: 0.6 };
+    const right = (await take(await load("wordproblems", options), "train")).filter(({ data }) => !data?.hasty);
+    expect(await take(await load("wordproblems", { ...options, accepted: true }), "train")).toEqual(right);
+    const endless = await take(await load("wordproblems", { accepted: true }), "train", 200);
+    expect(endless.filter(({ data }) => data?.hasty)).toEqual([]);
   });
 
   test("every line of a demonstration is true", async () => {

@@ -6,15 +6,16 @@ import type { Problem, TaskDefinition } from "./types.ts";
 
 /**
  * Grade-school word problems with chains of thought: a person has some objects, and one to three events change how many.
- * A demonstration is one line a step (`pens: 4 * 5 = 20.`), then `#### 20`. The share `hasty` of them drops the last step and
- * gives the value before it: flawed demonstrations beside checkable answers, which is where reinforcement learning earns its keep.
+ * A demonstration is one line a step (`pens: 4 * 5 = 20.`), then `#### 20`. Of those with more than one step the share `hasty` drops
+ * the last and gives the value before it: flawed demonstrations beside checkable answers, where reinforcement learning earns its keep.
  */
 export const wordProblemOptions = z.strictObject({
   name: z.string(),
   seed: z.int().nonnegative().optional(),
   /** How many steps a problem takes; drawn from these, all equally often. */
   levels: z.array(z.int().min(1).max(3)).min(1).default([1, 2, 3]),
-  hasty: z.number().min(0).max(1).default(0.6),
+  /** How many of the demonstrations with more than one step drop the last. */
+  hasty: z.number().min(0).max(1).default(0.65),
   /** This many training problems, all of them demonstrated; endless when absent. */
   demonstrations: z.int().positive().optional(),
   /** Leaves out the training problems whose demonstration gives the wrong answer. */
@@ -203,7 +204,7 @@ function tell(steps: number, draw: Draw): Story {
 function wordProblem(id: string, key: string, options: WordProblemOptions): Problem {
   const draw = new Draw(key, options.max);
   const steps = draw.pick(options.levels);
-  const hasty = draw.chance() < options.hasty;
+  const hasty = draw.chance() < options.hasty && steps > 1;
   const story = tell(steps, draw);
   const text = [...story.sentences, story.question].join(" ");
   const answer = String(current(story));
@@ -230,7 +231,8 @@ export function wordProblems(options: WordProblemOptions, runSeed: number): Task
     name: "wordproblems",
     seed: options.seed ?? runSeed,
     limit: options.demonstrations,
-    keep: (problem) => !options.accepted || problem.demonstrations?.every((text) => reward(problem, text) === 1) === true,
+    keep: (problem) =>
+      !options.accepted || problem.demonstrations?.every((text) => reward(problem, text) === 1) === true,
     make: (id, key) => wordProblem(id, key, options),
     reward,
   });

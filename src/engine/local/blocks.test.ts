@@ -21,7 +21,7 @@ function wholeBlock(options: BlockOptions): Graph {
   const x = graph.input("x", ["rows", hidden], { grad: true });
   const { q, k, v } = beforeAttention(graph, options, x, sums);
   const batched = (t: typeof q, length: string, width: number) => reshape(t, ["batch", length, width], [1, -1, width]);
-  const attended = attend(
+  const { attended } = attend(
     options.config,
     batched(q, "queries", heads * headDim),
     batched(k, "keys", kvHeads * headDim),

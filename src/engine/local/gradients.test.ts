@@ -138,6 +138,7 @@ describe("search trees", () => {
     const gradients = await takeGradients(roomy);
     for (const plan of [
       { keep: "inputs" },
+      { probBytes: 0 },
       { rows: 64 },
       { rows: 64, keep: "inputs" },
       { rows: 70, headBytes: 0 },
@@ -191,6 +192,32 @@ describe("search trees", () => {
     expect(largestDifference(found.scores[0].logprobs, expected.scores[0].logprobs)).toBeLessThan(1e-5);
     expect(found.scores[0].logprobs[0].every((x) => x === 0)).toBe(true);
   });
+});
+
+test("passes of more rows than one call of the row-wise graphs and of the head takes", async () => {
+  const model = await modelOf("qwen3", { train: "full", heads: [value] });
+  const again = await modelOf(
+    "qwen3",
+    { train: "full", heads: [value] },
+    { keep: "inputs", headBytes: 0, probBytes: 0 },
+  );
+  const equal = Array.from({ length: 9 }, (_, i) => sequence(`equal ${i}`, 120));
+  const mixed = [...equal.slice(0, 4), group("wide", 100, [27, 3, 27, 27, 9, 1]), ...equal.slice(4)];
+  const loss = everything("forest");
+  for (const forest of [equal, mixed]) {
+    const alone = await gradientsOf(
+      model,
+      forest.map((tree) => [tree]),
+      loss,
+    );
+    expectSameGradients(await gradientsOf(model, [forest], loss), alone);
+    expectSameGradients(await gradientsOf(again, [forest], loss), alone);
+  }
+  const together = await model.forward(mixed);
+  for (const [t, tree] of mixed.entries()) {
+    const [alone] = await model.forward([tree]);
+    expect(largestDifference(together[t].logprobs, alone.logprobs)).toBeLessThan(1e-5);
+  }
 });
 
 describe("work that cannot matter", () => {

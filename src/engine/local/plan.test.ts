@@ -20,7 +20,7 @@ describe.each(families.flatMap((family) => trainings.map(([name, train]) => [fam
       let last: MemoryPlan | null = null;
       let refused = "";
       const seen = new Set<string>();
-      for (let gb = 0.5; gb > 0.34 && !refused; gb -= 0.0002) {
+      for (let gb = 1.8; gb > 0 && !refused; gb *= 0.998) {
         try {
           const plan = planMemory(files, spec, gb);
           expect(plan.bytes).toBeLessThanOrEqual(gb * 1e9);

@@ -1,0 +1,187 @@
+/**
+ * A tiny language model learns grade-school word problems, from scratch, on two cores:
+ *
+ *   npm run quickstart                  (or: node examples/quickstart.mjs)
+ *   npm run quickstart -- --seed 1      other demonstrations, other weights
+ *   npm run quickstart -- --rival       also what filtered demonstrations alone would give
+ *
+ * 1. SFT on demonstrations of which more than half are hasty: they leave out the last step. The model learns the habit.
+ * 2. GRPO: the model tries by itself, a checker says whether the answer is right. The habit goes.
+ * 3. The control: SFT continued on the same demonstrations, for at least as long. It stays.
+ */
+import { join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import pc from "picocolors";
+import {
+  createLocalEngine,
+  createProgress,
+  evaluate,
+  loadTask,
+  modelFolder,
+  readRecipe,
+  train,
+  UserError,
+} from "rifft";
+
+/** Held-out problems on which everything is measured. */
+const HELD_OUT = 1000;
+const width = Math.min(process.stdout.columns ?? 80, 80);
+
+const recipeFile = fileURLToPath(new URL("../recipes/quickstart.toml", import.meta.url));
+const interrupt = stopOnInterrupt();
+
+try {
+  const { seed, rival } = readArguments();
+  const recipe = readRecipe(recipeFile, [`seed=${seed}`]);
+  const [sft, grpo] = recipe.stages;
+  const time = new Date().toISOString().slice(0, 19).replace("T", "-").replaceAll(":", "");
+  const folder = join("runs", `quickstart-${time}-seed${seed}`);
+
+  heading("SFT on flawed demonstrations");
+  const warmup = await trainStage(recipe, sft, "base", join(folder, "sft"));
+  const before = await solve(recipe, "after SFT", warmup);
+
+  heading("GRPO: only the answer is checked");
+  const reinforced = await trainStage(recipe, grpo, warmup.run, join(folder, "grpo"));
+  const after = await solve(recipe, "after GRPO", reinforced);
+
+  heading("the control: SFT continued");
+  const continued = await trainStage(recipe, sft, warmup.run, join(folder, "control"));
+  const control = await solve(recipe, "control: more SFT", continued);
+
+  const rows = [before, after, control];
+  if (rival) {
+    heading("the rival: SFT on the accepted demonstrations alone");
+    const filtered = readRecipe(recipeFile, [`seed=${seed}`, "task.accepted=true"]);
+    rows.push(await solve(filtered, "rival", await trainStage(filtered, sft, "base", join(folder, "rival"))));
+  }
+
+  heading(`${HELD_OUT} held-out problems`);
+  printTable(rows);
+  heading("three of them");
+  printSolutions(before, after);
+  heading("what next");
+  printNext(relative("", folder));
+} catch (error) {
+  if (!(error instanceof UserError)) throw error;
+  console.error(`error: ${error.message}`);
+  process.exitCode = interrupt.aborted ? 130 : 1;
+}
+
+/** Runs one stage of the recipe, from the weights that `from` names, in a run folder of its own. */
+async function trainStage(recipe, stage, from, run) {
+  const alone = { ...recipe, stages: [{ ...stage, from, name: `1-${stage.method}` }] };
+  const progress = createProgress(process.stderr);
+  const result = await train(alone, { run, progress, signal: interrupt });
+  if (!result.complete) throw new UserError(`stopped; \`npm run quickstart\` starts anew (${run} is kept)`);
+  return result;
+}
+
+/** Has a trained model solve the held-out problems, taking its most probable token each time. */
+async function solve(recipe, label, { run, engineSeconds }) {
+  const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
+  const engine = createLocalEngine();
+  try {
+    const from = { dir: await modelFolder(run), optimizer: false };
+    const model = await engine.create({ base: recipe.model, train: "none", vocabulary: task.vocabulary, from });
+    const samples = [];
+    const { accuracy, interval } = await evaluate({
+      model,
+      tokenizer: model.tokenizer,
+      task,
+      split: "test",
+      limit: HELD_OUT,
+      maxTokens: 48,
+      temperature: 0,
+      onSample: (sample) => samples.push(sample),
+    });
+    const problems = await task.problems("test");
+    const row = { label, accuracy, interval, seconds: engineSeconds, samples, problem: (i) => problems.at(i) };
+    console.log(`${label}: ${share(accuracy)} of ${HELD_OUT} held-out problems solved`);
+    return row;
+  } finally {
+    await engine.close();
+    await task.close();
+  }
+}
+
+function printTable(rows) {
+  const lines = rows.map(({ label, accuracy, interval, seconds }) => {
+    const range = `[${share(interval.low)}, ${share(interval.high)}]`;
+    return [label, share(accuracy), range, `${Math.round(seconds)} s`];
+  });
+  const table = [["", "solved", "95 % interval", "training"], ...lines];
+  const widths = table[0].map((_, column) => Math.max(...table.map((line) => line[column].length)));
+  for (const [i, line] of table.entries()) {
+    const cells = line.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[column])));
+    console.log(i === 2 ? pc.bold(cells.join("  ")) : cells.join("  "));
+  }
+}
+
+/** Three problems that the model learnt to solve, or the first three where there are fewer. */
+function printSolutions(before, after) {
+  const learnt = before.samples.map((_, i) => i).filter((i) => !before.samples[i].solved && after.samples[i].solved);
+  for (const i of (learnt.length < 3 ? [0, 1, 2] : learnt.slice(0, 3)).values()) {
+    const problem = before.problem(i);
+    say(problem.prompt.text.trim());
+    for (const { label, samples } of [before, after]) {
+      const { text, solved } = samples[i];
+      const verdict = solved ? pc.green("right") : pc.red(`wrong, it is ${problem.answer}`);
+      console.log(`  ${label}: ${verdict}`);
+      console.log(pc.dim(text.replace(/^/gm, "    ")));
+    }
+    console.log();
+  }
+}
+
+function printNext(folder) {
+  const commands = {
+    "every sample that GRPO learnt from, and what it cost": `${join(folder, "grpo", "rollouts")}, ${join(folder, "grpo", "metrics.jsonl")}`,
+    "the model as an ordinary Hugging Face folder": `node bin/rifft export --run ${join(folder, "grpo")} --format hf --out ${join(folder, "export")}`,
+    "how it does when it samples instead of taking the most probable token": `node bin/rifft eval --model ${join(folder, "grpo")} --temperature 1`,
+    "other settings": "node bin/rifft train recipes/quickstart.toml --set grpo.samples=8 --set seed=1",
+    "a task of your own": "docs/tasks.md",
+    "a real model": "README.md, A short tour",
+  };
+  for (const [what, how] of Object.entries(commands)) console.log(`${what}:\n  ${how}`);
+}
+
+function readArguments() {
+  try {
+    const options = { seed: { type: "string", default: "0" }, rival: { type: "boolean", default: false } };
+    const { values } = parseArgs({ options });
+    if (!/^\d{1,9}$/.test(values.seed)) throw new Error(`--seed: expected a whole number, found ${values.seed}`);
+    return { seed: Number(values.seed), rival: values.rival };
+  } catch (error) {
+    throw new UserError(`${error.message.split(". ")[0]} (usage: npm run quickstart -- --seed 1 --rival)`);
+  }
+}
+
+/** Ctrl-C ends a stage after the step in progress; a second one stops at once. */
+function stopOnInterrupt() {
+  const controller = new AbortController();
+  let first = 0;
+  process.on("SIGINT", () => {
+    if (!controller.signal.aborted) {
+      first = Date.now();
+      controller.abort();
+      console.error("stopping after this step; Ctrl-C again stops at once");
+      // npm hands on the signal that the terminal has sent already: that is not a second Ctrl-C.
+    } else if (Date.now() - first > 500) process.exit(130);
+  });
+  return controller.signal;
+}
+
+function heading(text) {
+  console.log(`\n${pc.bold(`== ${text}`)}`);
+}
+
+/** Prints a text in lines that fit. */
+function say(text) {
+  console.log(text.replace(new RegExp(`(.{1,${Math.max(20, width - 1)}})(?: +|$)`, "g"), "$1\n").trimEnd());
+}
+
+function share(fraction) {
+  return `${(100 * fraction).toFixed(1)} %`;
+}
