@@ -3,7 +3,8 @@
  *
  *   npm run quickstart                  (or: node examples/quickstart.mjs)
  *   npm run quickstart -- --seed 1      other demonstrations, other weights
- *   npm run quickstart -- --rival       also what filtered demonstrations alone would give
+ *   npm run quickstart -- --rival       also what SFT on the right demonstrations alone would give
+ *   npm run quickstart -- --recipe FILE another recipe of two stages, the first SFT
  *
  * 1. SFT on demonstrations of which more than half are hasty: they leave out the last step. The model learns the habit.
  * 2. GRPO: the model tries by itself, a checker says whether the answer is right. The habit goes.
@@ -28,12 +29,11 @@ import {
 const HELD_OUT = 1000;
 const width = Math.min(process.stdout.columns ?? 80, 80);
 
-const recipeFile = fileURLToPath(new URL("../recipes/quickstart.toml", import.meta.url));
 const interrupt = stopOnInterrupt();
 
 try {
-  const { seed, rival } = readArguments();
-  const recipe = readRecipe(recipeFile, [`seed=${seed}`]);
+  const { file, seed, rival } = readArguments();
+  const recipe = readRecipe(file, [`seed=${seed}`]);
   const [sft, grpo] = recipe.stages;
   const time = new Date().toISOString().slice(0, 19).replace("T", "-").replaceAll(":", "");
   const folder = join("runs", `quickstart-${time}-seed${seed}`);
@@ -53,7 +53,7 @@ try {
   const rows = [before, after, control];
   if (rival) {
     heading("the rival: SFT on the accepted demonstrations alone");
-    const filtered = readRecipe(recipeFile, [`seed=${seed}`, "task.accepted=true"]);
+    const filtered = readRecipe(file, [`seed=${seed}`, "task.accepted=true"]);
     rows.push(await solve(filtered, "rival", await trainStage(filtered, sft, "base", join(folder, "rival"))));
   }
 
@@ -148,13 +148,17 @@ function printNext(folder) {
 }
 
 function readArguments() {
+  const options = {
+    recipe: { type: "string", default: fileURLToPath(new URL("../recipes/quickstart.toml", import.meta.url)) },
+    seed: { type: "string", default: "0" },
+    rival: { type: "boolean", default: false },
+  };
   try {
-    const options = { seed: { type: "string", default: "0" }, rival: { type: "boolean", default: false } };
-    const { values } = parseArgs({ options });
-    if (!/^\d{1,9}$/.test(values.seed)) throw new Error(`--seed: expected a whole number, found ${values.seed}`);
-    return { seed: Number(values.seed), rival: values.rival };
+    const { recipe: file, seed, rival } = parseArgs({ options }).values;
+    if (!/^\d{1,9}$/.test(seed)) throw new Error(`--seed: expected a whole number, found ${seed}`);
+    return { file, seed: Number(seed), rival };
   } catch (error) {
-    throw new UserError(`${error.message.split(". ")[0]} (usage: npm run quickstart -- --seed 1 --rival)`);
+    throw new UserError(`${error.message.split(". ")[0]} (as in: npm run quickstart -- --seed 1 --rival)`);
   }
 }
 

@@ -178,10 +178,14 @@ function resolveFrom(from: string, index: number, earlier: string[], source: str
   throw new UserError(`${source}: \`stage.${index + 1}.from\`: there is no earlier stage "${from}" (${hint})`);
 }
 
+/** A path beside the recipe, or a name that `rifft pull` has put under models/, there or where the command runs. */
 function resolveModel(model: string, baseDir: string): string {
   if (model === "tiny" || isAbsolute(model)) return model;
   const path = resolve(baseDir, model);
-  return model.startsWith(".") || model.endsWith(".gguf") || existsSync(path) ? path : model;
+  const pulled = [baseDir, process.cwd()].map((dir) => resolve(dir, "models", model));
+  const found = [path, ...pulled].find((candidate) => existsSync(candidate));
+  if (found !== undefined) return found;
+  return model.startsWith(".") || model.endsWith(".gguf") ? path : model;
 }
 
 const taskFiles = [".ts", ".mts", ".js", ".mjs", ".json", ".jsonl"];

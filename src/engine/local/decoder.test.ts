@@ -15,7 +15,7 @@ test("slots keep to their budget, however many rows wait and however long they m
   const files = await loadModelFiles(fixture("llama"));
   const { config } = files;
   const runtime = Runtime.open();
-  const pass = new LayerPass(runtime, config, "none");
+  const pass = new LayerPass(runtime, config, "none", 0);
   const base = new BaseWeights(files, false);
   const sessions = await DecodeSessions.create(runtime, config, base, 0);
   const perToken = 8 * config.kvHeads * config.headDim * config.layers;

@@ -183,14 +183,16 @@ describe("search trees", () => {
     }
   });
 
-  test("a cut tree whose prompt has no fields gives zeros there, as the whole tree does", async () => {
+  test("tokens without weight score zero, in a tree that is cut as in a whole one", async () => {
     const tree = group("g", 21, [7, 12, 1, 16, 12]);
+    // A branch that nobody weighs, in a piece of its own.
+    tree.segments.push(segmentOf(0, randomTokens("abandoned", 19)));
     const whole = await modelOf("llama", { train: lora });
     const cut = await modelOf("llama", { train: lora }, { rows: 40 });
     const expected = await whole.forwardBackward([tree], crossEntropy());
     const found = await cut.forwardBackward([tree], crossEntropy());
     expect(largestDifference(found.scores[0].logprobs, expected.scores[0].logprobs)).toBeLessThan(1e-5);
-    expect(found.scores[0].logprobs[0].every((x) => x === 0)).toBe(true);
+    for (const s of [0, 6]) expect(expected.scores[0].logprobs[s].every((x) => x === 0)).toBe(true);
   });
 });
 
@@ -241,11 +243,11 @@ describe("work that cannot matter", () => {
     expect(model.counts.trained - before).toBe(19 + 9);
     expectSameGradients(skipping, await gradientsOf(model, [live], crossEntropy()));
     // The long way: no field tells the engine what may be left out; the loss itself gives zeros.
-    const renamed = forest.map((tree) => ({
+    const renamed = forest.map((tree): Tree => ({
       ...tree,
       segments: tree.segments.map((segment) => ({
         ...segment,
-        fields: segment.fields.weights ? { mine: segment.fields.weights } : {},
+        fields: Object.fromEntries(Object.values(segment.fields).map((weights) => ["mine", weights])),
       })),
     }));
     const slow: Loss = {

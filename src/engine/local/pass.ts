@@ -1,8 +1,10 @@
 import type { ModelConfig } from "../../model/types.ts";
 import { type Runtime, type Session, Value } from "../../runtime/index.ts";
 import type { SplitGraph } from "../../tensor/index.ts";
-import { afterGraph, attentionGraphs, beforeGraph, type Trained } from "./blocks.ts";
+import type { Trained } from "./blocks.ts";
+import { LayerSessions } from "./layer-sessions.ts";
 import { Buffers } from "./buffers.ts";
+import { type Chunk, chunksOf } from "./chunk.ts";
 import { EMBEDDING, linearDims, LINEARS, moduleName, vectors, weightName } from "./layers.ts";
 import type { AttentionGroup, Pack } from "./pack.ts";
 import type { Parameters } from "./parameters.ts";
@@ -11,12 +13,6 @@ import { adapterNames, type LayerMatrices, type WeightView } from "./weights.ts"
 
 /** What a forward pass leaves for the backward: everything, each layer's input (the rest is computed again), or nothing. */
 export type Keep = "all" | "inputs" | "none";
-
-interface SplitSessions {
-  graph: SplitGraph;
-  forward: Session;
-  backward: Session;
-}
 
 export type Feeds = Record<string, Value>;
 
@@ -29,18 +25,17 @@ export interface PastKeys {
 
 /** The decoder's layers over one pack, one compiled block run for all of them. */
 export class LayerPass {
-  private readonly runtime: Runtime;
   private readonly config: ModelConfig;
   private readonly trained: Trained;
   private readonly probBytes: number;
-  private readonly sessions = new Map<string, unknown>();
+  private readonly sessions: LayerSessions;
   private readonly buffers = new Buffers();
   private table: RopeTable = { cos: new Float32Array(0), sin: new Float32Array(0) };
 
   /** `probBytes`: how much of the attention's probabilities may stay between forward and backward. */
   constructor(runtime: Runtime, config: ModelConfig, trained: Trained, probBytes: number) {
     this.probBytes = probBytes;
-    this.runtime = runtime;
+    this.sessions = new LayerSessions(runtime, config, trained);
     this.config = config;
     this.trained = trained;
   }
@@ -102,12 +97,7 @@ export class LayerPass {
 
   release(): void {
     this.buffers.clear();
-    for (const entry of this.sessions.values()) {
-      const { forward, backward } = entry as { forward: Session; backward: Session };
-      forward.release();
-      backward.release();
-    }
-    this.sessions.clear();
+    this.sessions.release();
   }
 
   private async layerForward(
@@ -123,8 +113,8 @@ export class LayerPass {
     const { hidden, heads, kvHeads, headDim } = this.config;
     const wide = heads * headDim;
     const narrow = kvHeads * headDim;
-    const before = this.before(pack);
-    const after = this.after(pack);
+    const before = this.sessions.before(pack);
+    const after = this.sessions.after(pack);
     const feeds = this.layerFeeds(weights, matrices, layer);
     const x = this.input(pack, keep, layer);
     const y = this.input(pack, keep, layer + 1);
@@ -158,7 +148,7 @@ export class LayerPass {
       const inputs = this.groupFeeds(group, q, keys, values, rows, pastRows + rows);
       const outputs: Feeds = { attended: this.groupOutput(group, attended) };
       if (kept) outputs.probs = this.probs(layer, g, group);
-      await run(this.attention(group, kept).forward, inputs, outputs);
+      await run(this.sessions.attention(group, kept).forward, inputs, outputs);
     }
 
     for (const chunk of chunksOf(rows)) {
@@ -186,8 +176,8 @@ export class LayerPass {
     const { hidden, heads, kvHeads, headDim } = this.config;
     const wide = heads * headDim;
     const narrow = kvHeads * headDim;
-    const before = this.before(pack);
-    const after = this.after(pack);
+    const before = this.sessions.before(pack);
+    const after = this.sessions.after(pack);
     const { feeds, sums, newSums } = this.trainedFeeds(layer, parameters);
     const all = { ...this.layerFeeds(weights, matrices, layer), ...feeds, ...sums };
     const x = this.input(pack, keep, layer);
@@ -232,7 +222,7 @@ export class LayerPass {
       };
       if (group.valid) inputs.valid = new Value(group.valid, [group.batch, group.queries, 1]);
       if (kept) inputs.probs = this.probs(layer, g, group);
-      await run(this.attention(group, kept).backward, inputs, {
+      await run(this.sessions.attention(group, kept).backward, inputs, {
         dq: this.groupOutput(group, dq),
         dk: new Value(dkGroup, shape),
         dv: new Value(dvGroup, shape),
@@ -390,44 +380,6 @@ export class LayerPass {
       mask,
     };
   }
-
-  private before(pack: Pack): SplitSessions {
-    return this.split("before", pack, beforeGraph);
-  }
-
-  private after(pack: Pack): SplitSessions {
-    return this.split("after", pack, afterGraph);
-  }
-
-  private split(part: string, pack: Pack, build: typeof beforeGraph): SplitSessions {
-    const gathered = pack.outputRow !== null;
-    return this.cached(`${part} ${gathered}`, () => {
-      const graph = build({ config: this.config, trained: this.trained, gathered });
-      return {
-        graph,
-        forward: this.runtime.createSession(graph.forward, { name: `${part} attention` }),
-        backward: this.runtime.createSession(graph.backward, { name: `${part} attention, backward` }),
-      };
-    });
-  }
-
-  private attention(group: AttentionGroup, kept: boolean): { forward: Session; backward: Session } {
-    const gathered = group.queryRows !== null;
-    const padded = group.valid !== null;
-    const sharedMask = group.maskBatch === 1;
-    return this.cached(`attention ${gathered} ${padded} ${sharedMask} ${kept}`, () => {
-      const graphs = attentionGraphs({ config: this.config, gathered, padded, sharedMask, kept });
-      return {
-        forward: this.runtime.createSession(graphs.forward, { name: "attention" }),
-        backward: this.runtime.createSession(graphs.backward, { name: "attention, backward" }),
-      };
-    });
-  }
-
-  private cached<T>(key: string, make: () => T): T {
-    if (!this.sessions.has(key)) this.sessions.set(key, make());
-    return this.sessions.get(key) as T;
-  }
 }
 
 /** Runs a session with those of the feeds that it reads. */
@@ -443,36 +395,6 @@ export function run(session: Session, feeds: Feeds, outputs: Feeds): Promise<voi
 
 const pickSums = (newSums: Feeds, session: Session): Feeds =>
   Object.fromEntries(Object.entries(newSums).filter(([name]) => session.outputNames.includes(name)));
-
-/** Rows of one call of the row-wise graphs: their temporaries then stay in the cache. */
-const CHUNK_ROWS = Number(process.env.CH ?? 512);
-
-class Chunk {
-  readonly from: number;
-  readonly to: number;
-  /** Rows of the whole pass. */
-  readonly all: number;
-
-  constructor(from: number, to: number, all: number) {
-    this.from = from;
-    this.to = to;
-    this.all = all;
-  }
-
-  /** These rows of a matrix. */
-  of(matrix: Float32Array, width: number): Value {
-    return new Value(matrix.subarray(this.from * width, this.to * width), [this.to - this.from, width]);
-  }
-
-  indices(index: Int32Array): Value {
-    return new Value(index.subarray(this.from, this.to), [this.to - this.from]);
-  }
-}
-
-function chunksOf(rows: number): Chunk[] {
-  const count = Math.ceil(rows / CHUNK_ROWS);
-  return Array.from({ length: count }, (_, i) => new Chunk(i * CHUNK_ROWS, Math.min(rows, (i + 1) * CHUNK_ROWS), rows));
-}
 
 /** Adds each key's gradient onto its row; padded keys have none. */
 function addRows(target: Float32Array, source: Float32Array, group: AttentionGroup, width: number): void {

@@ -303,7 +303,7 @@ describe("where a sample ends", () => {
       while (decode(free.tokens.slice(0, needed)).length < at + stop.length) needed++;
       const [sample] = await model.sample([ask("free", { ...request, stop: ["never", stop] })]);
       expect(sample.stop).toBe("stop");
-      expect([...sample.tokens]).toEqual([...free.tokens.slice(0, needed)]);
+      expect(sample.tokens).toEqual(free.tokens.slice(0, needed));
       expect(sample.text).toBe(decode(free.tokens).slice(0, at));
       expect(sample.logprobs).toHaveLength(needed);
     }
@@ -330,7 +330,7 @@ describe("where a sample ends", () => {
       ask("free", { prefix, maxTokens: 12, stop: [Int32Array.of(1, 2, 3), free.tokens.slice(4, 6)] }),
     ]);
     expect(sample.stop).toBe("stop");
-    expect([...sample.tokens]).toEqual([...free.tokens.slice(0, 6)]);
+    expect(sample.tokens).toEqual(free.tokens.slice(0, 6));
     expect(sample.text).toBe(model.tokenizer.decode(free.tokens.slice(0, 4)));
   });
 

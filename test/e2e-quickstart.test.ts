@@ -1,0 +1,83 @@
+import { execFile } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { beforeAll, expect, test } from "vitest";
+import { z } from "zod";
+
+const script = fileURLToPath(new URL("../examples/quickstart.mjs", import.meta.url));
+const dir = mkdtempSync(join(tmpdir(), "rifft-quickstart-"));
+const execute = promisify(execFile);
+
+/** The quickstart's recipe in small: two steps a problem, small numbers. */
+const recipe = `
+model = "tiny"
+task = { name = "wordproblems", demonstrations = 4000, levels = [2], max = 20, hasty = 0.6 }
+checkpoint = { every = 200 }
+[[stage]]
+method = "sft"
+steps = 320
+batch = 16
+lr = 5e-3
+betas = [0.9, 0.98]
+schedule = { kind = "cosine", warmup = 50, final = 0.1 }
+[[stage]]
+method = "grpo"
+steps = 24
+prompts = 16
+samples = 8
+maxTokens = 48
+dropFlatGroups = true
+lr = 6e-4
+betas = [0.9, 0.95]
+weightDecay = 0
+maxGradNorm = 1
+`;
+
+const metricsLine = z.looseObject({ stage: z.string(), reward: z.number().optional(), loss: z.number().optional() });
+
+function metrics(run: string) {
+  const lines = readFileSync(join(run, "metrics.jsonl"), "utf8").trim().split("\n");
+  return lines.map((line) => metricsLine.parse(JSON.parse(line)));
+}
+
+const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+let run = "";
+let stdout = "";
+let stderr = "";
+
+beforeAll(async () => {
+  const file = join(dir, "small.toml");
+  writeFileSync(file, recipe);
+  const args = [script, "--recipe", file, "--seed", "1"];
+  ({ stdout, stderr } = await execute(process.execPath, args, { cwd: dir, env: { ...process.env, NO_COLOR: "1" } }));
+  const [folder] = readdirSync(join(dir, "runs"));
+  expect(folder).toMatch(/^quickstart-.*-seed1$/);
+  run = join(dir, "runs", folder);
+});
+
+test("SFT lowers the loss, GRPO raises the reward of what the model samples", () => {
+  const losses = metrics(join(run, "sft")).map(({ loss }) => loss ?? NaN);
+  expect(losses).toHaveLength(320);
+  expect(mean(losses.slice(-10))).toBeLessThan(0.2 * mean(losses.slice(0, 10)));
+  const rewards = metrics(join(run, "grpo")).map(({ reward }) => reward ?? NaN);
+  expect(rewards).toHaveLength(24);
+  expect(mean(rewards.slice(-6))).toBeGreaterThan(mean(rewards.slice(0, 6)) + 0.1);
+});
+
+test("the three parts are run folders, the samples of GRPO kept", () => {
+  expect(readdirSync(run).sort()).toEqual(["control", "grpo", "sft"]);
+  expect(metrics(join(run, "control"))).toHaveLength(320);
+  expect(readdirSync(join(run, "grpo", "rollouts", "1-grpo"))).toHaveLength(24);
+});
+
+test("the table gives accuracy, interval and seconds of each; plain text where there is no terminal", () => {
+  for (const label of ["after SFT", "after GRPO", "control: more SFT"]) {
+    expect(stdout).toMatch(new RegExp(`^${label} +\\d+\\.\\d % +\\[\\d+\\.\\d %, +\\d+\\.\\d %\\] +\\d+ s$`, "m"));
+  }
+  expect(stdout).toMatch(/How many .*\?\n {2}after SFT: /);
+  expect(stdout + stderr).not.toContain("\x1b");
+});
