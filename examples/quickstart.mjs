@@ -84,7 +84,7 @@ async function solve(recipe, label, { run, engineSeconds }) {
   const engine = createLocalEngine();
   try {
     const from = { dir: await modelFolder(run), optimizer: false };
-    const model = await engine.create({ base: recipe.model, train: "none", vocabulary: task.vocabulary, from });
+    const model = await engine.create({ base: recipe.model, train: "full", vocabulary: task.vocabulary, from });
     const samples = [];
     const { accuracy, interval } = await evaluate({
       model,

@@ -163,7 +163,11 @@ async function measure(
     probes.push({ what: "bandwidth", rate: trusted.bytes / 1e9, unit: "GB/s", by });
   }
   const report = {
-    ...{ name, about, plan: ready.plan, lines: figure.lines(measured), probes },
+    name,
+    about,
+    plan: ready.plan,
+    lines: figure.lines(measured),
+    probes,
     repeats: { judged: judged.length, all: repeats.length, quiet: judged.every((repeat) => repeat.quiet) },
   };
   machine.forget();

@@ -97,7 +97,9 @@ function checkDisk(folder: string): Check {
   const free = bavail * bsize;
   const ok = free >= LEAST_DISK;
   return {
-    ...{ name: "disk", ok, detail: `${gb(free)} GB free in ${folder}` },
+    name: "disk",
+    ok,
+    detail: `${gb(free)} GB free in ${folder}`,
     ...(!ok && { advice: "free some space: a checkpoint of all weights takes twelve bytes a parameter" }),
   };
 }

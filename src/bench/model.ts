@@ -2,6 +2,7 @@ import { LocalModel } from "../engine/local/index.ts";
 import { type MemoryPlan, planMemory } from "../engine/local/plan.ts";
 import { BaseWeights } from "../engine/local/weights.ts";
 import type { ModelSpec } from "../engine/types.ts";
+import { UserError } from "../errors.ts";
 import type { ModelFiles } from "../model/types.ts";
 import { Runtime } from "../runtime/index.ts";
 
@@ -9,10 +10,10 @@ import { Runtime } from "../runtime/index.ts";
 export function openModel(
   files: ModelFiles,
   train: ModelSpec["train"],
-  options: { plan?: MemoryPlan; memoryGb?: number } = {},
+  chosen?: MemoryPlan,
 ): { model: LocalModel; plan: MemoryPlan } {
   const spec: ModelSpec = { base: "weights in memory", train };
-  const plan = options.plan ?? planMemory(files, spec, options.memoryGb);
+  const plan = chosen ?? planMemory(files, spec);
   const base = train === "full" ? null : new BaseWeights(files, plan.keepStored);
   return { model: new LocalModel(Runtime.open(), files, base, spec, plan, async () => files), plan };
 }
@@ -22,5 +23,16 @@ export function planThatKeeps(files: ModelFiles, train: ModelSpec["train"], keep
   for (let gb = 32; ; gb -= 0.1) {
     const plan = planMemory(files, { base: "weights in memory", train }, gb);
     if (plan.keep === keep) return plan;
+  }
+}
+
+/** The plan of this budget, or of the least above it that the planner accepts. */
+export function planFrom(files: ModelFiles, train: ModelSpec["train"], memoryGb: number): MemoryPlan {
+  for (let gb = memoryGb; ; gb += 0.1) {
+    try {
+      return planMemory(files, { base: "weights in memory", train }, gb);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+    }
   }
 }

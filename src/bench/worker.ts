@@ -13,7 +13,11 @@ const attempt = async (work: () => Promise<Answer>): Promise<void> => {
     tell(await work());
   } catch (error) {
     const user = error instanceof UserError;
-    tell({ kind: "failed", user, message: user || !(error instanceof Error) ? String(error) : (error.stack ?? "") });
+    tell({
+      kind: "failed",
+      user,
+      message: user ? error.message : error instanceof Error ? (error.stack ?? error.message) : String(error),
+    });
     process.disconnect();
   }
 };

@@ -12,7 +12,7 @@ import type { ModelConfig } from "../model/types.ts";
 import { memory } from "../runtime/index.ts";
 import { attentionPairs, type PassWork } from "./floors.ts";
 import { grpoWorkload } from "./grpo-step.ts";
-import { openModel, planThatKeeps } from "./model.ts";
+import { openModel, planFrom, planThatKeeps } from "./model.ts";
 import { QWEN25_05B, randomFiles, randomTokens, SMOLLM2_135M } from "./shapes.ts";
 
 /** Work that a figure measures, set up and warm, in a process of its own. */
@@ -63,8 +63,8 @@ const TINY: ModelConfig = {
 };
 
 /** The adapters' second factors are random too: at zero they would be there, but do nothing. */
-function open(...[files, train, options]: Parameters<typeof openModel>): ReturnType<typeof openModel> {
-  const opened = openModel(files, train, options);
+function open(...[files, train, plan]: Parameters<typeof openModel>): ReturnType<typeof openModel> {
+  const opened = openModel(files, train, plan);
   const random = new RandomStream("bench adapters");
   for (const { name } of opened.model.parameters.entries) {
     if (!name.endsWith(".lora_B.weight")) continue;
@@ -76,14 +76,14 @@ function open(...[files, train, options]: Parameters<typeof openModel>): ReturnT
 
 async function trainingStep(train: "full" | { lora: LoraSettings }, keep: "all" | "inputs"): Promise<Workload> {
   const files = randomFiles(SMOLLM2_135M);
-  const { model, plan } = open(files, train, { plan: planThatKeeps(files, train, keep) });
+  const { model, plan } = open(files, train, planThatKeeps(files, train, keep));
   const forest = sequences(8, 256);
   const repeat = () => trainOnce(model, forest);
   await repeat();
   return { plan: plan.text, facts: { ...passWork(forest) }, repeat };
 }
 
-/** Seconds of forward, backward, clipping and AdamW; `serial` is what the optimizer and JavaScript took of them. */
+/** Seconds of forward, backward, clipping and AdamW; of them the `optimizer`, and before it JavaScript (`script`). */
 async function trainOnce(model: LocalModel, forest: Forest): Promise<Record<string, number>> {
   const start = performance.now();
   const loop = performance.eventLoopUtilization();
@@ -92,7 +92,7 @@ async function trainOnce(model: LocalModel, forest: Forest): Promise<Record<stri
   const between = performance.now();
   await model.optimStep(adam(OPTIMIZER, OPTIMIZER.lr));
   const end = performance.now();
-  return { seconds: (end - start) / 1000, serial: (end - between + script) / 1000 };
+  return { seconds: (end - start) / 1000, optimizer: (end - between) / 1000, script: script / 1000 };
 }
 
 async function decoding(train: ModelSpec["train"], rows: number): Promise<Workload> {
@@ -213,7 +213,9 @@ async function grpo(
   shape: { prompts: number; samples: number; response: number },
   memoryGb?: number,
 ): Promise<Workload> {
-  const { model, plan } = open(randomFiles(config), { lora: LORA }, { memoryGb });
+  const files = randomFiles(config);
+  const train = { lora: LORA };
+  const { model, plan } = open(files, train, memoryGb === undefined ? undefined : planFrom(files, train, memoryGb));
   return { plan: plan.text, ...(await grpoWorkload(model, config, { ...shape, prompt: PROMPT })) };
 }
 

@@ -20,8 +20,15 @@ async function main(args: string[]): Promise<number> {
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(text.trimEnd().replace(/\s*\n\s*/g, " ") + "\n") });
   const commands = [
-    ...[trainCommand, resumeCommand, evalCommand, sampleCommand, scoreCommand],
-    ...[exportCommand, pullCommand, benchCommand, doctorCommand],
+    trainCommand,
+    resumeCommand,
+    evalCommand,
+    sampleCommand,
+    scoreCommand,
+    exportCommand,
+    pullCommand,
+    benchCommand,
+    doctorCommand,
   ];
   for (const command of commands) program.addCommand(command().exitOverride());
   try {

@@ -23,7 +23,7 @@ import type { Forest, Tree } from "../../forest/types.ts";
 import { crossEntropy, ppo } from "../../method/losses.ts";
 import { loadModelFiles } from "../../model/load.ts";
 import { RandomStream } from "../random.ts";
-import type { HeadSpec, Loss, ModelSpec } from "../types.ts";
+import type { HeadSpec, Loss, ModelSpec, Scores } from "../types.ts";
 import { createLocalEngine, type LocalModel } from "./index.ts";
 import type { MemoryPlan } from "./plan.ts";
 import { BaseWeights } from "./weights.ts";
@@ -303,10 +303,12 @@ test("two models over one stored base do not disturb each other", async () => {
   );
   models.push(first, second);
   const [a, b] = [[sequence("a", 60)], [sequence("b", 20)]];
-  const alone = [await first.forward(a), await second.forward(b)];
-  for (let round = 0; round < 5; round++) {
-    expect(await Promise.all([first.forward(a), second.forward(b)])).toEqual(alone);
-  }
+  const alone = { a: await first.forward(a), b: await second.forward(b) };
+  // Unequal work, so that they meet at different layers.
+  const repeat = async (times: number, model: LocalModel, forest: Forest, expected: Scores[]) => {
+    for (let i = 0; i < times; i++) expect(await model.forward(forest)).toEqual(expected);
+  };
+  await Promise.all([repeat(20, first, a, alone.a), repeat(50, second, b, alone.b)]);
 });
 
 /**
