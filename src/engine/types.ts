@@ -172,7 +172,7 @@ export interface Model {
   forward(forest: Forest, policy?: Policy): Promise<Scores[]>;
   /** Accumulates gradients. */
   forwardBackward(forest: Forest, loss: Loss): Promise<StepResult>;
-  /** Drops accumulated gradients. */
+  /** Drops accumulated gradients and cached prefixes: what is left is the state between two steps. */
   discard(): Promise<void>;
   optimStep(settings: OptimSettings): Promise<{ gradNorm: number }>;
   /** Freezes today's weights under a name. */

@@ -101,6 +101,8 @@ export class RunStage implements Stage {
 
   async *steps(): AsyncGenerator<Step, void, void> {
     while (!this.over && !this.o.interrupted()) {
+      // A step that changed no weights leaves prefixes behind, which a resumed run would not have.
+      await this.model.discard();
       const step = new RunStep(this);
       this.current = step;
       yield step;

@@ -5,7 +5,7 @@ import type { OptimSettings } from "../types.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 
 /** Floats of one call: small enough that its passes stay in the cache. */
-const CHUNK = 1 << 16;
+const CHUNK = 1 << 18;
 
 /**
  * AdamW (Loshchilov and Hutter 2019, algorithm 2, decoupled decay) with clipping of the global gradient norm, as graphs over
@@ -70,6 +70,7 @@ export class AdamW {
       await this.bound(chunk).update.run();
       grads.fill(0, chunk.from, chunk.to);
     }
+    parameters.touched = false;
     return { gradNorm };
   }
 

@@ -48,9 +48,9 @@ export class LocalEngine implements Engine {
 
   async create(spec: ModelSpec): Promise<LocalModel> {
     checkSpec(spec);
-    const known = this.bases.get(spec.base);
+    const known = spec.train === "full" ? undefined : this.bases.get(spec.base);
     const files = known?.files ?? (await readFiles(spec));
-    const plan = planMemory(files, spec, this.options.memoryGb);
+    const plan = planMemory(files, spec, this.options.memoryGb, known?.base.bytes);
     let base: BaseWeights | null = null;
     if (spec.train !== "full") {
       base = known?.base ?? new BaseWeights(files, plan.keepStored);

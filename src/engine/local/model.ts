@@ -163,6 +163,7 @@ export class LocalModel implements Model {
       this.checkForest(forest);
       if (this.parameters.length === 0)
         throw new UserError(`this model trains nothing; create it with train "full" or a LoRA`);
+      this.parameters.touched = true;
       const result = await this.trainer.forwardBackward(forest, loss, await this.scoring("current"), this.parameters);
       this.done.trained += countTokens(forest.filter((_, t) => result.scores[t].logprobs.length > 0));
       return result;
@@ -170,7 +171,10 @@ export class LocalModel implements Model {
   }
 
   discard(): Promise<void> {
-    return this.exclusive(async () => this.parameters.discard());
+    return this.exclusive(async () => {
+      this.parameters.discard();
+      this.decoder.forget();
+    });
   }
 
   optimStep(settings: OptimSettings): Promise<{ gradNorm: number }> {

@@ -20,6 +20,8 @@ export class Parameters {
   readonly values: Float32Array;
   /** Optimizer steps taken. */
   step = 0;
+  /** Whether the gradients may be other than zero. */
+  touched = false;
   private gradients: Float32Array | null = null;
   private moments: { first: Float32Array; second: Float32Array } | null = null;
   private readonly byName: Map<string, Parameter>;
@@ -64,7 +66,8 @@ export class Parameters {
   }
 
   discard(): void {
-    this.gradients?.fill(0);
+    if (this.touched) this.gradients?.fill(0);
+    this.touched = false;
   }
 
   private view(arena: Float32Array, name: string): Float32Array {

@@ -29,9 +29,9 @@ const OVERHEAD = 0.35 * GB;
 
 /**
  * Chooses the fastest way that fits: everything kept, then layers computed again in the backward, then frozen layers stored as they
- * came, then smaller passes. Throws a UserError with the estimate where nothing fits.
+ * came, then smaller passes. `loadedBytes`: what the base takes that is in memory already. Throws a UserError with the estimate where nothing fits.
  */
-export function planMemory(files: ModelFiles, spec: ModelSpec, budgetGb?: number): MemoryPlan {
+export function planMemory(files: ModelFiles, spec: ModelSpec, budgetGb?: number, loadedBytes?: number): MemoryPlan {
   const { config } = files;
   const budget = budgetGb !== undefined ? budgetGb * GB : memory().total * 0.8;
   const matrices = layerFloats(config) * config.layers;
@@ -50,13 +50,14 @@ export function planMemory(files: ModelFiles, spec: ModelSpec, budgetGb?: number
   let smallest = Infinity;
   for (const { rows, keep, keepStored } of ways) {
     if (keepStored && (storable.length === 0 || spec.train === "full")) continue;
-    const base = spec.train === "full" ? 0 : keepStored ? (all - matrices) * 4 + storedBytes : all * 4;
+    const widened = spec.train === "full" ? 0 : keepStored ? (all - matrices) * 4 + storedBytes : all * 4;
+    const base = loadedBytes ?? widened;
     const state = trained * 16;
     const activations = spec.train === "none" ? rows * config.hidden * 24 : activationBytes(config, rows, keep);
     const headBytes = Math.min(rows * config.vocab * 4, keep === "all" ? 0.5 * GB : 0.12 * GB);
     // Training and decoding do not happen at once, but what each allocated stays.
     const decoder = decoderBudget(config, budget);
-    const decoding = all * 4 + decoder.slotBytes + decoder.prefixBytes + (lora ? matrices * 4 : 0);
+    const decoding = all * 4 + decoder.slotBytes + decoder.prefixBytes + (keepStored ? matrices * 4 : 0);
     const probBytes = keep === "all" && spec.train !== "none" ? 0.6 * GB : 0;
     const bytes = OVERHEAD + probBytes + base + state + activations + headBytes + decoding;
     smallest = Math.min(smallest, bytes);
@@ -98,7 +99,7 @@ function decoderBudget(config: ModelConfig, budget: number): DecoderBudget {
   const perToken = 8 * config.kvHeads * config.headDim * config.layers;
   return {
     maxRows: 64,
-    slotBytes: Math.min(0.2 * budget, 64 * 1024 * perToken),
-    prefixBytes: Math.min(0.1 * budget, 64 * 1024 * perToken),
+    slotBytes: Math.min(0.1 * budget, 64 * 1024 * perToken),
+    prefixBytes: Math.min(0.05 * budget, 64 * 1024 * perToken),
   };
 }

@@ -38,6 +38,7 @@ export class BaseWeights implements WeightView {
   private readonly stored = new Map<string, StoredTensor>();
   private scratch: LayerMatrices | null = null;
 
+  /** Takes the tensors out of `files`. */
   constructor(files: ModelFiles, keepStored: boolean) {
     this.config = files.config;
     const { config } = this;
@@ -61,6 +62,7 @@ export class BaseWeights implements WeightView {
       this.wide.set(name, view);
     }
     for (const name of kept) this.stored.set(name, take(name));
+    files.tensors.clear();
   }
 
   get lasting(): boolean {
