@@ -25,7 +25,7 @@ import {
   UserError,
 } from "rifft";
 
-/** Held-out problems on which everything is measured. */
+/** Held-out problems on which everything is measured, at most. */
 const HELD_OUT = 1000;
 const width = Math.min(process.stdout.columns ?? 80, 80);
 
@@ -57,7 +57,7 @@ try {
     rows.push(await solve(filtered, "rival", await trainStage(filtered, sft, "base", join(folder, "rival"))));
   }
 
-  heading(`${HELD_OUT} held-out problems`);
+  heading("held-out problems solved, with Wilson intervals");
   printTable(rows);
   heading("three of them");
   printSolutions(before, after);
@@ -65,7 +65,7 @@ try {
   printNext(relative("", folder));
 } catch (error) {
   if (!(error instanceof UserError)) throw error;
-  console.error(`error: ${error.message}`);
+  console.error(`${interrupt.aborted ? "" : "error: "}${error.message}`);
   process.exitCode = interrupt.aborted ? 130 : 1;
 }
 
@@ -86,7 +86,7 @@ async function solve(recipe, label, { run, engineSeconds }) {
     const from = { dir: await modelFolder(run), optimizer: false };
     const model = await engine.create({ base: recipe.model, train: "full", vocabulary: task.vocabulary, from });
     const samples = [];
-    const { accuracy, interval } = await evaluate({
+    const evaluation = await evaluate({
       model,
       tokenizer: model.tokenizer,
       task,
@@ -96,10 +96,9 @@ async function solve(recipe, label, { run, engineSeconds }) {
       temperature: 0,
       onSample: (sample) => samples.push(sample),
     });
+    console.log(`${label}: ${share(evaluation.accuracy)} of ${evaluation.problems} held-out problems solved`);
     const problems = await task.problems("test");
-    const row = { label, accuracy, interval, seconds: engineSeconds, samples, problem: (i) => problems.at(i) };
-    console.log(`${label}: ${share(accuracy)} of ${HELD_OUT} held-out problems solved`);
-    return row;
+    return { ...evaluation, label, samples, seconds: engineSeconds, problem: (i) => problems.at(i) };
   } finally {
     await engine.close();
     await task.close();
@@ -108,10 +107,10 @@ async function solve(recipe, label, { run, engineSeconds }) {
 
 function printTable(rows) {
   const lines = rows.map(({ label, accuracy, interval, seconds }) => {
-    const range = `[${share(interval.low)}, ${share(interval.high)}]`;
+    const range = `[${percent(interval.low)}, ${percent(interval.high)}]`;
     return [label, share(accuracy), range, `${Math.round(seconds)} s`];
   });
-  const table = [["", "solved", "95 % interval", "training"], ...lines];
+  const table = [["", "solved", "95 %", "training"], ...lines];
   const widths = table[0].map((_, column) => Math.max(...table.map((line) => line[column].length)));
   for (const [i, line] of table.entries()) {
     const cells = line.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[column])));
@@ -122,7 +121,7 @@ function printTable(rows) {
 /** Three problems that the model learnt to solve, or the first three where there are fewer. */
 function printSolutions(before, after) {
   const learnt = before.samples.map((_, i) => i).filter((i) => !before.samples[i].solved && after.samples[i].solved);
-  for (const i of (learnt.length < 3 ? [0, 1, 2] : learnt.slice(0, 3)).values()) {
+  for (const i of learnt.length < 3 ? [0, 1, 2] : learnt.slice(0, 3)) {
     const problem = before.problem(i);
     say(problem.prompt.text.trim());
     for (const { label, samples } of [before, after]) {
@@ -186,6 +185,10 @@ function say(text) {
   console.log(text.replace(new RegExp(`(.{1,${Math.max(20, width - 1)}})(?: +|$)`, "g"), "$1\n").trimEnd());
 }
 
+function percent(fraction) {
+  return (100 * fraction).toFixed(1);
+}
+
 function share(fraction) {
-  return `${(100 * fraction).toFixed(1)} %`;
+  return `${percent(fraction)} %`;
 }

@@ -170,7 +170,7 @@ export interface Model {
   ): Promise<Sample[]>;
   /** Any token ids; no gradient. */
   forward(forest: Forest, policy?: Policy): Promise<Scores[]>;
-  /** Accumulates gradients. */
+  /** Accumulates gradients; an error drops what was accumulated. */
   forwardBackward(forest: Forest, loss: Loss): Promise<StepResult>;
   /** Drops accumulated gradients and cached prefixes: what is left is the state between two steps. */
   discard(): Promise<void>;

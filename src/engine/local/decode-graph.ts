@@ -141,9 +141,18 @@ function choose(graph: Graph, o: DecodeOptions, logits: Tensor): void {
   if (o.masked) scaled = add(scaled, graph.input("mask", ["b", vocab]));
   const probs = softmax(scaled);
   const lse = sub(max(scaled, [1], true), log(max(probs, [1], true)));
-  const sampled = o.truncated
-    ? chooseTruncated(graph, vocab, probs, uniform)
-    : chooseByBlocks(graph, vocab, probs, uniform);
+  let sampled = chooseByBlocks(graph, vocab, probs, uniform);
+  if (o.truncated) {
+    const topK = graph.input("topK", ["b", 1]);
+    const topP = graph.input("topP", ["b", 1]);
+    // A row with neither draws in order of ids, whatever its neighbours do: its token is a function of its own number.
+    const cut = chooseTruncated(graph, vocab, probs, uniform, topK, topP);
+    const bool = { dims: ["b", 1], type: "bool" as const };
+    const [wholeK] = graph.node("GreaterOrEqual", [topK, graph.scalar(vocab)], [bool]);
+    const [wholeP] = graph.node("GreaterOrEqual", [topP, graph.scalar(1)], [bool]);
+    const [whole] = graph.node("And", [wholeK, wholeP], [bool]);
+    [sampled] = graph.node("Where", [whole, sampled, cut], [{ dims: ["b", 1], type: "int64" }]);
+  }
   const [best] = graph.node("ArgMax", [scaled], [{ dims: ["b", 1], type: "int64" }], {
     axis: 1,
     keepdims: 1,
@@ -189,9 +198,14 @@ function chooseByBlocks(graph: Graph, vocab: number, probs: Tensor, uniform: Ten
  * Top-k and top-p (Holtzman et al. 2020): ids by falling probability; one stays while the sum before it is below top-p and its rank
  * is below top-k (the whole vocabulary where a row has none).
  */
-function chooseTruncated(graph: Graph, vocab: number, probs: Tensor, uniform: Tensor): Tensor {
-  const topK = graph.input("topK", ["b", 1]);
-  const topP = graph.input("topP", ["b", 1]);
+function chooseTruncated(
+  graph: Graph,
+  vocab: number,
+  probs: Tensor,
+  uniform: Tensor,
+  topK: Tensor,
+  topP: Tensor,
+): Tensor {
   const [sorted, ids] = graph.node(
     "TopK",
     [probs, graph.ints([vocab])],

@@ -7,7 +7,7 @@ import { EMBEDDING } from "./layers.ts";
 import { type Chain, groupChains, type Pack } from "./pack.ts";
 import type { LayerPass, PastKeys } from "./pass.ts";
 import { type RopeTable, ropeTable } from "./rope.ts";
-import { bucketOf, type Choice, type Decoder, type StepRow } from "./sampler.ts";
+import { bucketOf, type Choice, type Decoder, rowsWithin, type StepRow } from "./sampler.ts";
 import { type Adapters, floats, type WeightView } from "./weights.ts";
 
 /** Slots grow by this many tokens, so that a cache is seldom laid out anew. */
@@ -74,10 +74,10 @@ export class LocalDecoder implements Decoder {
     this.source = null;
   }
 
-  get maxRows(): number {
-    const perRow =
-      Math.max(this.capacity, CAPACITY_STEP) * this.config.kvHeads * this.config.headDim * this.config.layers * 8;
-    return Math.max(1, Math.min(this.budget.maxRows, Math.floor(this.budget.slotBytes / perRow)));
+  maxRows(length: number): number {
+    const { kvHeads, headDim, layers } = this.config;
+    const perRow = this.capacityFor(length) * kvHeads * headDim * layers * 8;
+    return Math.min(this.budget.maxRows, rowsWithin(Math.floor(this.budget.slotBytes / perRow)));
   }
 
   get bytes(): number {
@@ -85,15 +85,16 @@ export class LocalDecoder implements Decoder {
   }
 
   reserve(rows: number, length: number): void {
-    const slots = Math.max(this.slots, bucketOf(rows));
-    const capacity = Math.max(this.capacity, Math.ceil(length / CAPACITY_STEP) * CAPACITY_STEP);
+    const capacity = this.capacityFor(length);
+    // Longer slots may leave memory for fewer of them.
+    const slots = capacity > this.capacity ? bucketOf(rows) : Math.max(this.slots, bucketOf(rows));
     if (slots === this.slots && capacity === this.capacity) return;
     const { layers, kvHeads, headDim } = this.config;
     const grow = (old: Float32Array | undefined): Float32Array => {
       const fresh = floats(slots * kvHeads * capacity * headDim);
       if (!old) return fresh;
       const length = this.capacity * headDim;
-      for (let block = 0; block < this.slots * kvHeads; block++) {
+      for (let block = 0; block < Math.min(slots, this.slots) * kvHeads; block++) {
         fresh.set(old.subarray(block * length, (block + 1) * length), block * capacity * headDim);
       }
       return fresh;
@@ -213,6 +214,10 @@ export class LocalDecoder implements Decoder {
     this.slots = this.capacity = 0;
   }
 
+  private capacityFor(length: number): number {
+    return Math.max(this.capacity, CAPACITY_STEP, Math.ceil(length / CAPACITY_STEP) * CAPACITY_STEP);
+  }
+
   private get policy(): DecodeSource {
     if (!this.source) throw new Error("the decoder has no policy");
     return this.source;
@@ -272,7 +277,7 @@ export class LocalDecoder implements Decoder {
     });
     const width = this.config.kvHeads * this.config.headDim;
     for (const [node, start] of inBatch) {
-      const part = (data: Float32Array) => data.subarray(start * width, (start + node.tokens.length) * width);
+      const part = (data: Float32Array) => data.slice(start * width, (start + node.tokens.length) * width);
       this.prefixes.fill(node, { keys: made.keys.map(part), values: made.values.map(part) });
     }
   }

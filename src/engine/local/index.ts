@@ -71,7 +71,8 @@ export class LocalEngine implements Engine {
   }
 
   async close(): Promise<void> {
-    for (const model of [...this.models]) await model.close();
+    // A copy: closing takes a model out of the set.
+    for (const model of Array.from(this.models)) await model.close();
     this.bases.clear();
   }
 }

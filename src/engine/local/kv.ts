@@ -87,15 +87,15 @@ export class KvTree {
     if (gone.data) this.floats -= 2 * gone.data.keys.length * gone.tokens.length * this.width;
   }
 
-  /** Cuts a node after `length` tokens and returns the upper part; the data are shared, not copied. */
+  /** Cuts a node after `length` tokens and returns the upper part. */
   private split(lower: KvNode, length: number): KvNode {
     const upper = node(lower.parent, lower.tokens.subarray(0, length), lower.depth);
     upper.lastUse = lower.lastUse;
     if (lower.data) {
       const { keys, values } = lower.data;
       const cut = length * this.width;
-      upper.data = { keys: keys.map((k) => k.subarray(0, cut)), values: values.map((v) => v.subarray(0, cut)) };
-      lower.data = { keys: keys.map((k) => k.subarray(cut)), values: values.map((v) => v.subarray(cut)) };
+      upper.data = { keys: keys.map((k) => k.slice(0, cut)), values: values.map((v) => v.slice(0, cut)) };
+      lower.data = { keys: keys.map((k) => k.slice(cut)), values: values.map((v) => v.slice(cut)) };
     }
     lower.parent?.children.set(upper.tokens[0], upper);
     lower.parent = upper;

@@ -1,6 +1,5 @@
 import { UserError } from "../../errors.ts";
 import type { Forest } from "../../forest/types.ts";
-import { validateForest } from "../../forest/validate.ts";
 import type { ModelFiles, Tokenizer } from "../../model/types.ts";
 import type { Runtime, Session } from "../../runtime/index.ts";
 import { RandomStream } from "../random.ts";
@@ -20,6 +19,7 @@ import type {
 } from "../types.ts";
 import { AdamW } from "./adam.ts";
 import type { Trained } from "./blocks.ts";
+import { checkForest, checkRequest } from "./checks.ts";
 import { DecodeSessions } from "./decode-weights.ts";
 import { LocalDecoder } from "./decoder.ts";
 import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
@@ -54,7 +54,7 @@ export class LocalModel implements Model {
   private readonly trained: Trained;
   private readonly rank: number;
   private readonly trainer: Trainer;
-  private readonly base: BaseWeights | null;
+  private readonly base: WeightView | null;
   private readonly merge: Session | null;
   private scratch: LayerMatrices | null = null;
   private adam: AdamW | null = null;
@@ -68,6 +68,7 @@ export class LocalModel implements Model {
   private reloaded: BaseWeights | null = null;
   private tail: Promise<unknown> = Promise.resolve();
   private joining: { policy: Policy; sampler: Sampler } | null = null;
+  private running: Sampler | null = null;
   private readonly done: TokenCounts = { generated: 0, prefilled: 0, scored: 0, trained: 0 };
   private closed = false;
 
@@ -91,7 +92,7 @@ export class LocalModel implements Model {
     this.files = files;
     this.spec = spec;
     this.tokenizer = files.tokenizer;
-    this.base = base;
+    this.base = base?.view() ?? null;
     const lora = typeof spec.train === "object" ? spec.train.lora : null;
     const targets = new Set<LinearName>(lora ? LINEARS.filter((name) => lora.targets?.includes(name) ?? true) : []);
     this.trained = lora ? { scale: lora.alpha / lora.rank, targets } : spec.train === "full" ? "full" : "none";
@@ -116,7 +117,7 @@ export class LocalModel implements Model {
   }
 
   get counts(): TokenCounts {
-    const generated = this.done.generated + (this.joining?.sampler.generated ?? 0);
+    const generated = this.done.generated + (this.running?.generated ?? 0);
     return { ...this.done, generated, prefilled: this.decoder.prefilled };
   }
 
@@ -125,7 +126,7 @@ export class LocalModel implements Model {
     onDone?: (sample: Sample, request: number, index: number) => void,
   ): Promise<Sample[]> {
     this.assertOpen();
-    for (const request of requests) this.checkRequest(request);
+    for (const request of requests) checkRequest(request, this.info);
     const policies = [...new Set(requests.map((request) => request.policy ?? "current"))];
     if (policies.length <= 1) return this.samplePolicy(policies[0] ?? "current", requests, onDone);
     const parts = await Promise.all(
@@ -151,7 +152,7 @@ export class LocalModel implements Model {
 
   forward(forest: Forest, policy: Policy = "current"): Promise<Scores[]> {
     return this.exclusive(async () => {
-      this.checkForest(forest);
+      checkForest(forest, this.info);
       const scores = await this.trainer.forward(forest, await this.scoring(policy));
       this.done.scored += countTokens(forest);
       return scores;
@@ -160,11 +161,15 @@ export class LocalModel implements Model {
 
   forwardBackward(forest: Forest, loss: Loss): Promise<StepResult> {
     return this.exclusive(async () => {
-      this.checkForest(forest);
+      checkForest(forest, this.info);
       if (this.parameters.length === 0)
         throw new UserError(`this model trains nothing; create it with train "full" or a LoRA`);
       this.parameters.touched = true;
-      const result = await this.trainer.forwardBackward(forest, loss, await this.scoring("current"), this.parameters);
+      const policy = await this.scoring("current");
+      const result = await this.trainer.forwardBackward(forest, loss, policy, this.parameters).catch((error) => {
+        this.parameters.discard();
+        throw error;
+      });
       this.done.trained += countTokens(forest.filter((_, t) => result.scores[t].logprobs.length > 0));
       return result;
     });
@@ -200,7 +205,7 @@ export class LocalModel implements Model {
 
   release(policy: Policy): Promise<void> {
     return this.exclusive(async () => {
-      this.snapshots.delete(policy);
+      if (!this.snapshots.delete(policy)) throw new UserError(`no snapshot "${policy}" to release`);
       this.changed(policy);
     });
   }
@@ -235,8 +240,7 @@ export class LocalModel implements Model {
 
   async close(): Promise<void> {
     if (this.closed) return;
-    return this.exclusive(async () => {
-      this.closed = true;
+    const closing = this.exclusive(async () => {
       this.onClose(this);
       this.decoder.release();
       for (const sessions of this.decodeSessions.values()) sessions.release();
@@ -244,6 +248,9 @@ export class LocalModel implements Model {
       this.adam?.release();
       this.merge?.release();
     });
+    // What was called before is waited for; nothing is taken on any more.
+    this.closed = true;
+    return closing;
   }
 
   private samplePolicy(
@@ -258,12 +265,14 @@ export class LocalModel implements Model {
     this.joining = joining;
     const samples = sampler.add(requests, onDone);
     const work = async (): Promise<void> => {
+      this.running = sampler;
       try {
         await sampler.run(await this.decoding(policy));
       } catch (error) {
         sampler.fail(error);
       } finally {
         this.done.generated += sampler.generated;
+        this.running = null;
         if (this.joining === joining) this.joining = null;
       }
     };
@@ -271,7 +280,7 @@ export class LocalModel implements Model {
     return samples;
   }
 
-  private exclusive<T>(work: () => Promise<T>): Promise<T> {
+  private async exclusive<T>(work: () => Promise<T>): Promise<T> {
     this.assertOpen();
     this.joining = null;
     const result = this.tail.then(work);
@@ -367,46 +376,6 @@ export class LocalModel implements Model {
         for (let i = 0; init > 0 && i < values.length; i++) values[i] = init * random.normal();
       }
     }
-  }
-
-  private checkForest(forest: Forest): void {
-    validateForest(forest);
-    const { vocabSize: vocab, maxContext } = this.info;
-    for (const tree of forest) {
-      const depth: number[] = [];
-      tree.segments.forEach(({ parent, tokens }, s) => {
-        depth[s] = (parent < 0 ? 0 : depth[parent]) + tokens.length;
-        if (depth[s] > maxContext) {
-          throw new UserError(
-            `tree ${tree.id}: a path of ${depth[s]} tokens is longer than the model's context of ${maxContext}`,
-          );
-        }
-        const bad = tokens.find((id) => id < 0 || id >= vocab);
-        if (bad !== undefined)
-          throw new UserError(`tree ${tree.id}: token id ${bad} is outside the vocabulary of ${vocab}`);
-      });
-    }
-  }
-
-  private checkRequest({ prefix, maxTokens, n, temperature, allowed, scoreIds }: SampleRequest): void {
-    const { vocabSize: vocab, maxContext } = this.info;
-    const wrong = (what: string): never => {
-      throw new UserError(`sample request: ${what}`);
-    };
-    if (prefix.length === 0) wrong("the prefix is empty; give at least one token");
-    if (!Number.isInteger(n) || n < 1) wrong(`n must be a positive whole number, found ${n}`);
-    if (!Number.isInteger(maxTokens) || maxTokens < 0)
-      wrong(`maxTokens must be a whole number from 0, found ${maxTokens}`);
-    if (!(temperature >= 0)) wrong(`temperature must be 0 or more, found ${temperature}`);
-    if (prefix.length + maxTokens > maxContext) {
-      wrong(
-        `a prefix of ${prefix.length} and ${maxTokens} new tokens exceed the model's context of ${maxContext}; shorten one of them`,
-      );
-    }
-    for (const ids of [prefix, allowed ?? [], scoreIds ?? []]) {
-      for (const id of ids) if (id < 0 || id >= vocab) wrong(`token id ${id} is outside the vocabulary of ${vocab}`);
-    }
-    if (allowed?.length === 0) wrong("no id is allowed");
   }
 
   private assertOpen(): void {

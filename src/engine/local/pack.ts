@@ -194,8 +194,15 @@ export interface HeadRows {
   token: Int32Array;
 }
 
-/** Entries for every token that has a predecessor, or (weighted) for those alone that carry weight. */
-export function headRows(pack: Pack, weighted: boolean): HeadRows {
+/**
+ * Entries for every token that has a predecessor, or (weighted) for those alone that carry weight. `whole` tells of which trees every
+ * token counts all the same.
+ */
+export function headRows(
+  pack: Pack,
+  weighted: boolean,
+  whole = (tree: number): boolean => !hasWeightFields(pack.trees[tree]),
+): HeadRows {
   const predictor: number[] = [];
   const target: number[] = [];
   const temperature: number[] = [];
@@ -203,10 +210,10 @@ export function headRows(pack: Pack, weighted: boolean): HeadRows {
   const at: [number, number, number][] = [];
   pack.trees.forEach((tree, t) => {
     const last = lastRows(tree, pack.start[t]);
-    const whole = !weighted || !hasWeightFields(tree);
+    const every = !weighted || whole(t);
     tree.segments.forEach((segment, s) => {
       for (let i = 0; i < segment.tokens.length; i++) {
-        if (!whole && !carriesWeight(segment, i)) continue;
+        if (!every && !carriesWeight(segment, i)) continue;
         const row = i > 0 ? pack.start[t][s] + i - 1 : segment.parent < 0 ? -1 : last[segment.parent];
         if (row < 0) continue;
         predictor.push(row);
@@ -239,7 +246,7 @@ function lastRows(tree: Tree, start: Int32Array): Int32Array {
   return last;
 }
 
-const hasWeightFields = (tree: Tree) =>
+export const hasWeightFields = (tree: Tree): boolean =>
   tree.segments.some((segment) => WEIGHT_FIELDS.some((name) => name in segment.fields));
 
 const carriesWeight = (segment: Segment, token: number) =>

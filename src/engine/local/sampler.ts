@@ -5,8 +5,8 @@ import { hashKey, uniform } from "../random.ts";
 
 /** What the sampler asks of the model: slots that each hold one sequence's keys and values, and a step for all of them. */
 export interface Decoder {
-  /** Slots that the memory budget allows. */
-  readonly maxRows: number;
+  /** Slots that the memory budget allows where the longest takes `length` tokens; at least one. */
+  maxRows(length: number): number;
   /** Makes room for `rows` slots of `length` tokens each; what the slots hold stays. */
   reserve(rows: number, length: number): void;
   /** Puts the keys and values of these prefixes into their slots, computing what no cache holds. */
@@ -63,6 +63,8 @@ interface Row {
 /** Fixed batch sizes, so that which kernel a row meets depends only on how many rows are active. */
 const BUCKETS = [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128];
 export const bucketOf = (rows: number): number => BUCKETS.find((size) => size >= rows) ?? rows;
+/** The most rows whose bucket does not exceed `slots`. */
+export const rowsWithin = (slots: number): number => BUCKETS.findLast((size) => size <= slots) ?? 1;
 
 /** Continuous batching: finished sequences leave, waiting ones and later calls enter at the next step. */
 export class Sampler {
@@ -137,15 +139,21 @@ export class Sampler {
   private async admit(decoder: Decoder): Promise<void> {
     const entering: { slot: number; row: Row }[] = [];
     const active = this.slots.filter((row) => row !== null).length;
-    const count = Math.min(this.waiting.length, decoder.maxRows - active);
-    if (count <= 0) return;
+    let count = 0;
+    let length = 0;
+    for (const { prefix, call, request } of this.waiting) {
+      const longest = Math.max(length, prefix.length + call.requests[request].maxTokens);
+      if (active + count + 1 > decoder.maxRows(longest)) break;
+      length = longest;
+      count++;
+    }
+    if (count === 0) return;
     for (const row of this.waiting.splice(0, count)) {
       let slot = this.slots.indexOf(null);
       if (slot < 0) slot = this.slots.length;
       this.slots[slot] = row;
       entering.push({ slot, row });
     }
-    const length = Math.max(...entering.map(({ row }) => row.prefix.length + row.call.requests[row.request].maxTokens));
     decoder.reserve(this.slots.length, length);
     // The last token of a prefix is read by the first decode step, so that one graph makes every choice.
     await decoder.prefill(entering.map(({ slot, row }) => ({ slot, tokens: row.prefix.subarray(0, -1) })));
@@ -205,8 +213,8 @@ export class Sampler {
         if (found === null || before.length < found) [found, full] = [before.length, before];
         continue;
       }
-      // A window of as many tokens as the stop has characters, and some for characters that span tokens.
-      const window = this.tokenizer.decode(tokens.slice(-(stop.length + 8)));
+      // A window of as many tokens as the stop has bytes, for a token holds one at least, and some for characters cut in two.
+      const window = this.tokenizer.decode(tokens.slice(-(Buffer.byteLength(stop) + 8)));
       if (!window.includes(stop)) continue;
       const whole = this.tokenizer.decode(tokens);
       const at = whole.indexOf(stop);

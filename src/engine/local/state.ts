@@ -1,4 +1,4 @@
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { UserError } from "../../errors.ts";
 import { readSafetensors, readSafetensorsHeader, SafetensorsWriter } from "../../model/safetensors.ts";
@@ -13,7 +13,10 @@ const STEP = "optimizer.step";
 export async function saveState(dir: string, parameters: Parameters): Promise<void> {
   await mkdir(dir, { recursive: true });
   await writeArena(join(dir, WEIGHTS), parameters, parameters.values, null);
-  if (!parameters.hasMoments) return;
+  if (!parameters.hasMoments) {
+    for (const name of MOMENTS) await rm(join(dir, name), { force: true });
+    return;
+  }
   const { first, second } = parameters.adam();
   await writeArena(join(dir, MOMENTS[0]), parameters, first, parameters.step);
   await writeArena(join(dir, MOMENTS[1]), parameters, second, parameters.step);

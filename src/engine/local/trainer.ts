@@ -9,7 +9,7 @@ import { Buffers } from "./buffers.ts";
 import { finalNormGraph, valueHeadGraphs } from "./head-graphs.ts";
 import { addToRows, HeadPass } from "./head.ts";
 import { EMBEDDING, FINAL_NORM, HEAD } from "./layers.ts";
-import { type HeadRows, headRows, matters, type Pack, packTrees } from "./pack.ts";
+import { hasWeightFields, type HeadRows, headRows, matters, type Pack, packTrees } from "./pack.ts";
 import type { Parameters } from "./parameters.ts";
 import { type Keep, LayerPass, run } from "./pass.ts";
 import type { MemoryPlan } from "./plan.ts";
@@ -122,17 +122,20 @@ export class Trainer {
       await this.differentiate(pack, rows, policy, parameters, result.grads, scored.keptProbs);
       return { result, scores: scored.scores };
     }
+    // A piece without fields of its own is part of a tree that has some.
+    const whole = new Set(batch.trees.flatMap(({ tree, pieces }) => (hasWeightFields(tree) ? [] : pieces)));
+    const rowsOf = (pack: Pack, group: Piece[]) => headRows(pack, true, (t) => whole.has(group[t]));
     const parts: Scores[] = [];
     for (const group of batch.passes) {
       const pack = packTrees(group.map((piece) => piece.tree));
-      parts.push(...(await this.score(pack, policy, headRows(pack, true), "none", entropy)).scores);
+      parts.push(...(await this.score(pack, policy, rowsOf(pack, group), "none", entropy)).scores);
     }
     const scores = reassemble(batch.trees, parts);
     const result = checked(loss.fn(trees, scores), loss, trees);
     const grads = distribute(batch.trees, result.grads);
     for (const group of batch.passes) {
       const pack = packTrees(group.map((piece) => piece.tree));
-      const rows = headRows(pack, true);
+      const rows = rowsOf(pack, group);
       const { keptProbs } = await this.score(pack, policy, rows, this.plan.keep, entropy, this.plan.headBytes);
       await this.differentiate(
         pack,
@@ -407,7 +410,11 @@ function distribute(trees: Batch["trees"], grads: ScoreGradient[]): Map<Piece, S
 function checked(result: LossResult, loss: Loss, trees: Tree[]): LossResult {
   if (result.grads.length !== trees.length)
     throw new Error(`loss ${loss.name} gave ${result.grads.length} gradients for ${trees.length} trees`);
-  const bad = trees.filter((_, t) => result.grads[t].logprobs?.some((part) => part.some((x) => !Number.isFinite(x))));
+  const finite = (parts: Float32Array[] = []) => parts.every((part) => part.every(Number.isFinite));
+  const bad = trees.filter((_, t) => {
+    const { logprobs, entropy, heads } = result.grads[t];
+    return ![logprobs, entropy, ...Object.values(heads ?? {})].every(finite);
+  });
   if (Number.isFinite(result.loss) && bad.length === 0) return result;
   const names = (bad.length > 0 ? bad : trees).slice(0, 4).map((tree) => tree.id);
   throw new UserError(

@@ -36,7 +36,6 @@ export class BaseWeights implements WeightView {
   readonly config: ModelConfig;
   private readonly wide = new Map<string, Float32Array>();
   private readonly stored = new Map<string, StoredTensor>();
-  private scratch: LayerMatrices | null = null;
 
   /** Takes the tensors out of `files`. */
   constructor(files: ModelFiles, keepStored: boolean) {
@@ -77,7 +76,13 @@ export class BaseWeights implements WeightView {
     return sum;
   }
 
-  async layer(layer: number): Promise<LayerMatrices> {
+  /** The same weights with a scratch of one user's own: models over one base run between each other's awaits. */
+  view(): WeightView {
+    const scratch = this.lasting ? undefined : layerScratch(this.config);
+    return { lasting: this.lasting, tensor: (name) => this.tensor(name), layer: (layer) => this.layer(layer, scratch) };
+  }
+
+  async layer(layer: number, scratch?: LayerMatrices): Promise<LayerMatrices> {
     const views: Partial<LayerMatrices> = {};
     for (const linear of LINEARS) {
       const name = weightName(layer, linear);
@@ -87,10 +92,9 @@ export class BaseWeights implements WeightView {
         continue;
       }
       const stored = this.stored.get(name);
-      if (!stored) throw new Error(`no stored tensor ${name}`);
-      this.scratch ??= layerScratch(this.config);
-      widen(stored, this.scratch[linear]);
-      views[linear] = this.scratch[linear];
+      if (!stored || !scratch) throw new Error(`no widened tensor ${name}; stored ones are read through a view`);
+      widen(stored, scratch[linear]);
+      views[linear] = scratch[linear];
     }
     return views as LayerMatrices;
   }
