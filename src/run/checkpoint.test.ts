@@ -148,7 +148,8 @@ test("killed at random moments of writing, there is always an intact checkpoint 
       .map((line): unknown => JSON.parse(line).step);
     expect(steps).toEqual(Array.from({ length: totalSteps }, (_, i) => i));
   }
-  expect(before).toBeGreaterThan(10);
+  // How many were finished depends on the machine; that some were does not.
+  expect(before).toBeGreaterThan(0);
 });
 
 test("readCheckpoint says when the state is another version's", async () => {
