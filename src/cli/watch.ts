@@ -14,11 +14,15 @@ export async function watchRun(
 ): Promise<void> {
   const progress = createProgress(process.stderr);
   const controller = new AbortController();
+  let first = 0;
   const stop = () => {
+    // A terminal signals the whole group and npm passes its own on: both are one Ctrl-C.
+    if (controller.signal.aborted && performance.now() - first < 500) return;
     if (controller.signal.aborted) {
       progress.end();
       process.exit(130);
     }
+    first = performance.now();
     controller.abort();
     progress.note("stopping after this step, with a checkpoint; Ctrl-C again stops at once");
   };

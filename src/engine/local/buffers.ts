@@ -14,12 +14,6 @@ export class Buffers {
     return buffer.length === length ? buffer : buffer.subarray(0, length);
   }
 
-  get bytes(): number {
-    let sum = 0;
-    for (const buffer of this.memory.values()) sum += buffer.byteLength;
-    return sum;
-  }
-
   clear(): void {
     this.memory.clear();
   }

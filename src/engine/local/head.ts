@@ -30,10 +30,6 @@ export class HeadPass {
     this.config = config;
   }
 
-  get bytes(): number {
-    return this.buffers.bytes;
-  }
-
   /**
    * Scores entries from .. to of `rows` given the normalised hidden states of the pass. With `keep` the probabilities stay for
    * `backward` of the same entries, which then does no work twice.

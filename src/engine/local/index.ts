@@ -91,6 +91,11 @@ async function readFiles(spec: ModelSpec): Promise<ModelFiles> {
 }
 
 function checkSpec(spec: ModelSpec): void {
+  if (spec.from && spec.train === "none" && !spec.heads?.length) {
+    throw new UserError(
+      `${spec.from.dir} holds trained weights, and a model with train "none" has none to load them into; create it as it was trained`,
+    );
+  }
   if (spec.addTokens?.length) throw new UserError("new vocabulary rows are not built yet; leave addTokens out");
   const heads = spec.heads ?? [];
   for (const { name, width } of heads) {

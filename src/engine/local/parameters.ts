@@ -39,10 +39,6 @@ export class Parameters {
     this.byName = new Map(this.entries.map((entry) => [entry.name, entry]));
   }
 
-  has(name: string): boolean {
-    return this.byName.has(name);
-  }
-
   value(name: string): Float32Array {
     return this.view(this.values, name);
   }

@@ -40,10 +40,6 @@ export class LayerPass {
     this.trained = trained;
   }
 
-  get bytes(): number {
-    return this.buffers.bytes;
-  }
-
   /**
    * Runs all layers; returns the hidden states before the final norm, [rows, hidden], in memory that the next pass reuses.
    * `past` stands before the rows (its keys have been rotated); `onKeys` sees each layer's new keys and values.
