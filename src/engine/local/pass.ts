@@ -143,7 +143,7 @@ export class LayerPass {
       const kept = keep === "all" && this.keepsProbs(pack);
       const inputs = this.groupFeeds(group, q, keys, values, rows, pastRows + rows);
       const outputs: Feeds = { attended: this.groupOutput(group, attended) };
-      if (kept) outputs.probs = this.probs(layer, g, group);
+      if (kept) outputs.probs = this.probs(pack, layer, g);
       await run(this.sessions.attention(group, kept).forward, inputs, outputs);
     }
 
@@ -217,7 +217,7 @@ export class LayerPass {
         dAttended: new Value(dAttended, group.queryRows ? [rows, wide] : [group.batch, group.queries, wide]),
       };
       if (group.valid) inputs.valid = new Value(group.valid, [group.batch, group.queries, 1]);
-      if (kept) inputs.probs = this.probs(layer, g, group);
+      if (kept) inputs.probs = this.probs(pack, layer, g);
       await run(this.sessions.attention(group, kept).backward, inputs, {
         dq: this.groupOutput(group, dq),
         dk: new Value(dkGroup, shape),
@@ -256,10 +256,14 @@ export class LayerPass {
     return pack.pairs * this.config.heads * this.config.layers * 4 <= this.probBytes;
   }
 
-  private probs(layer: number, index: number, group: AttentionGroup): Value {
-    const shape = [group.batch, this.config.heads, group.queries, group.keys];
-    const length = shape.reduce((a, b) => a * b, 1);
-    return new Value(this.buffers.get(`probs.${layer}.${index}`, length), shape);
+  /** A group's part of a layer's probabilities, [batch, heads, queries, keys]. */
+  private probs(pack: Pack, layer: number, index: number): Value {
+    const { heads } = this.config;
+    const size = ({ batch, queries, keys }: AttentionGroup): number => batch * heads * queries * keys;
+    const from = pack.groups.slice(0, index).reduce((sum, group) => sum + size(group), 0);
+    const group = pack.groups[index];
+    const all = this.buffers.get(`probs.${layer}`, pack.pairs * heads);
+    return new Value(all.subarray(from, from + size(group)), [group.batch, heads, group.queries, group.keys]);
   }
 
   /** A group's part of what all groups give, [batch, queries, heads * headDim]. */
