@@ -70,7 +70,7 @@ export class AdamW {
       await this.bound(chunk).update.run();
       grads.fill(0, chunk.from, chunk.to);
     }
-    parameters.touched = false;
+    parameters.cleared();
     return { gradNorm };
   }
 

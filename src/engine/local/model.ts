@@ -164,7 +164,6 @@ export class LocalModel implements Model {
       checkForest(forest, this.info);
       if (this.parameters.length === 0)
         throw new UserError(`this model trains nothing; create it with train "full" or a LoRA`);
-      this.parameters.touched = true;
       const policy = await this.scoring("current");
       const result = await this.trainer.forwardBackward(forest, loss, policy, this.parameters).catch((error) => {
         this.parameters.discard();

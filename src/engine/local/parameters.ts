@@ -20,8 +20,8 @@ export class Parameters {
   readonly values: Float32Array;
   /** Optimizer steps taken. */
   step = 0;
-  /** Whether the gradients may be other than zero. */
-  touched = false;
+  /** Whether the gradients may be other than zero: whoever asks for them may write there. */
+  private touched = false;
   private gradients: Float32Array | null = null;
   private moments: { first: Float32Array; second: Float32Array } | null = null;
   private readonly byName: Map<string, Parameter>;
@@ -49,6 +49,7 @@ export class Parameters {
   }
 
   grads(): Float32Array {
+    this.touched = true;
     return (this.gradients ??= floats(this.length));
   }
 
@@ -59,6 +60,11 @@ export class Parameters {
 
   get hasMoments(): boolean {
     return this.moments !== null;
+  }
+
+  /** To be called when all gradients have been set to zero. */
+  cleared(): void {
+    this.touched = false;
   }
 
   discard(): void {
