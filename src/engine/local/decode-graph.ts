@@ -18,7 +18,7 @@ import {
   where,
   gemm,
 } from "../../tensor/index.ts";
-import { EMBEDDING, FINAL_NORM, HEAD, linearDims, vectors } from "./layers.ts";
+import { FINAL_NORM, headName, linearDims, vectors } from "./layers.ts";
 
 export interface DecodeOptions {
   config: ModelConfig;
@@ -124,7 +124,7 @@ export function decodeGraph(o: DecodeOptions): Uint8Array {
   for (const { name, tensor } of present) graph.output(name, tensor);
 
   const h = rmsNorm(x, vector(FINAL_NORM, hidden), rmsEps);
-  const head = graph.weight(config.tiedEmbeddings ? EMBEDDING : HEAD, [vocab, hidden]);
+  const head = graph.weight(headName(config), [vocab, hidden]);
   const logits = gemm(["b", vocab], h, head, { transB: true });
   graph.output("logits", logits);
   choose(graph, o, logits);

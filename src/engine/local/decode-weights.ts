@@ -1,8 +1,9 @@
 import type { ModelConfig } from "../../model/types.ts";
 import { PrepackedWeights, type Runtime, type Session, Value } from "../../runtime/index.ts";
 import { biasName, decodeGraph, decodeMatrices, FUSED, fusedOf } from "./decode-graph.ts";
-import { EMBEDDING, FINAL_NORM, HEAD, linearDims, type LinearName, moduleName, vectors } from "./layers.ts";
-import { type Adapters, floats, type WeightView } from "./weights.ts";
+import { FINAL_NORM, headName, linearDims, type LinearName, moduleName, vectors } from "./layers.ts";
+import { floats } from "./buffers.ts";
+import type { Adapters, WeightView } from "./weights.ts";
 
 /** Sessions that decode with one set of matrices, which they hold prepacked. */
 export class DecodeSessions {
@@ -39,7 +40,7 @@ export class DecodeSessions {
         weights[biasName(l)] = new Value(bias, [bias.length]);
       }
     }
-    const head = config.tiedEmbeddings ? EMBEDDING : HEAD;
+    const head = headName(config);
     weights[head] = new Value(view.tensor(head), [config.vocab, config.hidden]);
     weights[FINAL_NORM] = new Value(view.tensor(FINAL_NORM), [config.hidden]);
     return new DecodeSessions(runtime, config, rank, weights);

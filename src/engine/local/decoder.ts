@@ -41,6 +41,8 @@ export class LocalDecoder implements Decoder {
   private readonly slots: Slots;
   private readonly calls = new Map<string, BoundStep>();
   private source: DecodeSource | null = null;
+  /** Of the policy to which adapters and prefixes belong; null: to none any more. */
+  private key: string | null = null;
   private table: RopeTable = { cos: new Float32Array(0), sin: new Float32Array(0) };
 
   /** `rank` is that of the adapters; 0 for none. */
@@ -55,17 +57,18 @@ export class LocalDecoder implements Decoder {
 
   /** Turns to a policy; what other weights left in the caches goes. */
   use(source: DecodeSource): void {
-    if (this.source?.key === source.key) return;
+    if (this.key === source.key) return;
     this.prefixes.clear();
     if (this.source?.sessions !== source.sessions) this.calls.clear();
     this.adapters?.set(source.adapters);
     this.source = source;
+    this.key = source.key;
   }
 
   /** Forgets every prefix: the weights of some policy have changed. */
   forget(): void {
     this.prefixes.clear();
-    this.source = null;
+    this.key = null;
   }
 
   maxRows(length: number): number {

@@ -13,11 +13,6 @@ export interface HeadGradients {
   entropy: Float32Array | null;
 }
 
-/** What full fine-tuning needs besides: the sum of the embedding's (or head's) gradients, [vocab, hidden]. */
-export interface HeadSums {
-  gradient: Float32Array;
-}
-
 /** Log-probs and entropies of scored tokens and the way back to the hidden states, chunk by chunk. */
 export class HeadPass {
   private readonly runtime: Runtime;
@@ -31,25 +26,25 @@ export class HeadPass {
   }
 
   /**
-   * Scores entries from .. to of `rows` given the normalised hidden states of the pass. With `keep` the probabilities stay for
+   * Scores the entries of `rows` given the normalised hidden states of the pass. With `keep` the probabilities stay for
    * `backward` of the same entries, which then does no work twice.
    */
   async forward(
     hidden: Float32Array,
     rows: HeadRows,
-    range: { from: number; to: number },
     embedding: Float32Array,
     options: { keep: boolean; entropy: boolean },
   ): Promise<{ logprob: Float32Array; entropy: Float32Array }> {
-    const count = range.to - range.from;
+    const { count } = rows;
     const logprob = new Float32Array(count);
     const entropy = new Float32Array(count);
     const { hidden: width, vocab } = this.config;
     const h = this.buffers.get("h", count * width);
     const probs = options.keep ? this.buffers.get("probs", count * vocab) : null;
     for (const chunk of chunks(count)) {
-      this.gather(hidden, rows, range.from, chunk, h);
-      const { inputs, masked } = this.inputs(rows, range.from, chunk, h, embedding);
+      this.gather(hidden, rows, chunk, h);
+      const inputs = this.inputs(rows, chunk, h, embedding);
+      const masked = this.addMask(inputs, rows, chunk);
       const outputs: Record<string, Value> = {
         logprob: new Value(logprob.subarray(chunk.from, chunk.to), [chunk.size]),
       };
@@ -60,43 +55,45 @@ export class HeadPass {
     return { logprob, entropy };
   }
 
-  /** Adds the gradient of the entries' scores onto `dHidden` (rows of the pass) and, in full fine-tuning, onto the embedding's. */
+  /**
+   * Adds the gradient of the entries' scores onto `dHidden` (rows of the pass) and, in full fine-tuning, onto `sums`: the gradients
+   * of the embedding or head so far, [vocab, hidden].
+   */
   async backward(
     rows: HeadRows,
-    range: { from: number; to: number },
     embedding: Float32Array,
     gradients: HeadGradients,
     kept: boolean,
     dHidden: Float32Array,
-    sums: HeadSums | null,
+    sums: Float32Array | null,
   ): Promise<void> {
-    const count = range.to - range.from;
+    const { count } = rows;
     const { hidden: width, vocab } = this.config;
     const h = this.buffers.get("h", count * width);
     const probs = this.buffers.get("probs", kept ? count * vocab : 0);
     const useKept = kept && gradients.entropy === null;
     for (const chunk of chunks(count)) {
-      const { inputs, masked } = this.inputs(rows, range.from, chunk, h, embedding);
+      const inputs = this.inputs(rows, chunk, h, embedding);
+      const masked = !useKept && this.addMask(inputs, rows, chunk);
       inputs.g = new Value(gradients.logprob.subarray(chunk.from, chunk.to), [chunk.size, 1]);
       if (gradients.entropy)
         inputs.gEntropy = new Value(gradients.entropy.subarray(chunk.from, chunk.to), [chunk.size, 1]);
       if (useKept) {
         inputs.probs = new Value(probs.subarray(chunk.from * vocab, chunk.to * vocab), [chunk.size, vocab]);
-        delete inputs.mask;
       }
       const dh = this.buffers.get("dh", chunk.size * width);
       const outputs: Record<string, Value> = { dh: new Value(dh, [chunk.size, width]) };
       const push = this.buffers.get("push", sums ? chunk.size * width : 0);
       if (sums) {
-        inputs.sum = outputs.newSum = new Value(sums.gradient, [vocab, width]);
+        inputs.sum = outputs.newSum = new Value(sums, [vocab, width]);
         outputs.push = new Value(push, [chunk.size, width]);
       }
       const kind = useKept ? "kept" : "again";
-      const options = { masked: masked && !useKept, entropy: gradients.entropy !== null };
+      const options = { masked, entropy: gradients.entropy !== null };
       const session = this.session(`${kind}${sums ? " full" : ""}`, options);
       await session.bind(inputs, outputs).run();
-      this.scatter(rows, range.from, chunk, dh, dHidden);
-      if (sums) addToRows(sums.gradient, rows.target, range.from + chunk.from, push, chunk.size, width);
+      this.scatter(rows, chunk, dh, dHidden);
+      if (sums) addToRows(sums, rows.target, chunk.from, push, chunk.size, width);
     }
   }
 
@@ -107,47 +104,45 @@ export class HeadPass {
   }
 
   /** Predictors' hidden states, divided by the temperature. */
-  private gather(hidden: Float32Array, rows: HeadRows, first: number, chunk: Chunk, h: Float32Array): void {
+  private gather(hidden: Float32Array, rows: HeadRows, chunk: Chunk, h: Float32Array): void {
     const width = this.config.hidden;
     for (let i = chunk.from; i < chunk.to; i++) {
-      const from = rows.predictor[first + i] * width;
+      const from = rows.predictor[i] * width;
       h.set(hidden.subarray(from, from + width), i * width);
-      const temperature = rows.temperature[first + i];
+      const temperature = rows.temperature[i];
       if (temperature === 1) continue;
       for (let j = i * width; j < (i + 1) * width; j++) h[j] /= temperature;
     }
   }
 
-  private scatter(rows: HeadRows, first: number, chunk: Chunk, dh: Float32Array, dHidden: Float32Array): void {
+  private scatter(rows: HeadRows, chunk: Chunk, dh: Float32Array, dHidden: Float32Array): void {
     const width = this.config.hidden;
     for (let i = 0; i < chunk.size; i++) {
-      const entry = first + chunk.from + i;
+      const entry = chunk.from + i;
       const to = rows.predictor[entry] * width;
       const scale = 1 / rows.temperature[entry];
       for (let j = 0; j < width; j++) dHidden[to + j] += scale * dh[i * width + j];
     }
   }
 
-  private inputs(
-    rows: HeadRows,
-    first: number,
-    chunk: Chunk,
-    h: Float32Array,
-    embedding: Float32Array,
-  ): { inputs: Record<string, Value>; masked: boolean } {
+  private inputs(rows: HeadRows, chunk: Chunk, h: Float32Array, embedding: Float32Array): Record<string, Value> {
     const { hidden, vocab } = this.config;
-    const target = BigInt64Array.from({ length: chunk.size }, (_, i) => BigInt(rows.target[first + chunk.from + i]));
-    const inputs: Record<string, Value> = {
+    return {
       h: new Value(h.subarray(chunk.from * hidden, chunk.to * hidden), [chunk.size, hidden]),
       embedding: new Value(embedding, [vocab, hidden]),
-      target: new Value(target, [chunk.size]),
+      target: new Value(BigInt64Array.from(rows.target.subarray(chunk.from, chunk.to), BigInt), [chunk.size]),
     };
-    const allowed = rows.allowed?.slice(first + chunk.from, first + chunk.to);
-    if (!allowed?.some((ids) => ids !== null)) return { inputs, masked: false };
+  }
+
+  /** Adds the mask of allowed ids to the inputs; false where no entry of the chunk has any. */
+  private addMask(inputs: Record<string, Value>, rows: HeadRows, chunk: Chunk): boolean {
+    const { vocab } = this.config;
+    const allowed = rows.allowed?.slice(chunk.from, chunk.to);
+    if (!allowed?.some((ids) => ids !== null)) return false;
     const mask = this.buffers.get("mask", chunk.size * vocab);
     maskAllowed(mask, allowed, vocab);
     inputs.mask = new Value(mask, [chunk.size, vocab]);
-    return { inputs, masked: true };
+    return true;
   }
 
   private session(kind: string, options: { masked: boolean; entropy: boolean }): Session {

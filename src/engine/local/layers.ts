@@ -21,6 +21,9 @@ export const EMBEDDING = "model.embed_tokens.weight";
 export const FINAL_NORM = "model.norm.weight";
 export const HEAD = "lm_head.weight";
 
+/** The matrix that gives the logits. */
+export const headName = (config: ModelConfig): string => (config.tiedEmbeddings ? EMBEDDING : HEAD);
+
 /** [out, in] of each linear layer. */
 export function linearDims(config: ModelConfig): Record<LinearName, [number, number]> {
   const { hidden, heads, kvHeads, headDim, intermediate } = config;

@@ -1,5 +1,6 @@
 import { UserError } from "../../errors.ts";
 import type { Forest } from "../../forest/types.ts";
+import { countTokens } from "../../forest/walk.ts";
 import type { ModelFiles, Tokenizer } from "../../model/types.ts";
 import type { Runtime, Session } from "../../runtime/index.ts";
 import { RandomStream } from "../random.ts";
@@ -19,6 +20,7 @@ import type {
 } from "../types.ts";
 import { AdamW } from "./adam.ts";
 import type { Trained } from "./blocks.ts";
+import { floats } from "./buffers.ts";
 import { checkForest, checkRequest } from "./checks.ts";
 import { DecodeSessions } from "./decode-weights.ts";
 import { LocalDecoder } from "./decoder.ts";
@@ -32,7 +34,6 @@ import {
   adapterNames,
   type Adapters,
   BaseWeights,
-  floats,
   FullWeights,
   type LayerMatrices,
   layerScratch,
@@ -154,7 +155,7 @@ export class LocalModel implements Model {
     return this.exclusive(async () => {
       checkForest(forest, this.info);
       const scores = await this.trainer.forward(forest, await this.scoring(policy));
-      this.done.scored += countTokens(forest);
+      this.done.scored += countAll(forest);
       return scores;
     });
   }
@@ -169,7 +170,7 @@ export class LocalModel implements Model {
         this.parameters.discard();
         throw error;
       });
-      this.done.trained += countTokens(forest.filter((_, t) => result.scores[t].logprobs.length > 0));
+      this.done.trained += countAll(forest.filter((_, t) => result.scores[t].logprobs.length > 0));
       return result;
     });
   }
@@ -294,11 +295,7 @@ export class LocalModel implements Model {
         `no policy "${policy}"; there are ${["current", "base", ...this.snapshots.keys()].join(", ")}`,
       );
     }
-    const at = (name: string): Float32Array => {
-      const entry = this.parameters.entries.find((e) => e.name === name);
-      if (!entry) throw new Error(`no parameter ${name}`);
-      return arena.subarray(entry.offset, entry.offset + entry.length);
-    };
+    const at = (name: string): Float32Array => this.parameters.view(arena, name);
     const head = (name: string) => ({ weight: at(`${name}.weight`), bias: at(`${name}.bias`) });
     const adapters = policy === "base" ? null : this.adapters(at);
     return { weights: await this.weights(policy, arena, adapters), head, adapters };
@@ -410,5 +407,4 @@ const headShapes = ({ name, width }: HeadSpec, hidden: number): { name: string; 
   { name: `${name}.bias`, dims: [width], group: `head:${name}` },
 ];
 
-const countTokens = (forest: Forest): number =>
-  forest.reduce((sum, tree) => sum + tree.segments.reduce((n, { tokens }) => n + tokens.length, 0), 0);
+const countAll = (forest: Forest): number => forest.reduce((sum, tree) => sum + countTokens(tree), 0);

@@ -1,4 +1,4 @@
-import { allocate } from "../../runtime/index.ts";
+import { floats } from "./buffers.ts";
 
 export interface Parameter {
   name: string;
@@ -72,11 +72,10 @@ export class Parameters {
     this.touched = false;
   }
 
-  private view(arena: Float32Array, name: string): Float32Array {
+  /** A parameter's part of an arena in this layout, such as a snapshot. */
+  view(arena: Float32Array, name: string): Float32Array {
     const entry = this.byName.get(name);
     if (!entry) throw new Error(`no trained parameter ${name}`);
     return arena.subarray(entry.offset, entry.offset + entry.length);
   }
 }
-
-const floats = (length: number): Float32Array => allocate("float32", length) as Float32Array;

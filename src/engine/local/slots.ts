@@ -1,7 +1,7 @@
 import type { ModelConfig } from "../../model/types.ts";
 import type { KvNode } from "./kv.ts";
 import { bucketOf } from "./sampler.ts";
-import { floats } from "./weights.ts";
+import { floats } from "./buffers.ts";
 
 /** Slots grow by this many tokens, so that they are seldom laid out anew. */
 const CAPACITY_STEP = 64;

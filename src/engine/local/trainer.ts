@@ -8,7 +8,7 @@ import type { HeadSpec, Loss, LossResult, ScoreGradient, Scores, StepResult } fr
 import { Buffers } from "./buffers.ts";
 import { finalNormGraph, valueHeadGraphs } from "./head-graphs.ts";
 import { addToRows, HeadPass } from "./head.ts";
-import { EMBEDDING, FINAL_NORM, HEAD } from "./layers.ts";
+import { EMBEDDING, FINAL_NORM, headName } from "./layers.ts";
 import { hasWeightFields, type HeadRows, headRows, matters, type Pack, packTrees } from "./pack.ts";
 import type { Parameters } from "./parameters.ts";
 import { type Keep, LayerPass, run } from "./pass.ts";
@@ -164,23 +164,13 @@ export class Trainer {
     const shape = [pack.rows, hidden];
     const norm = new Value(weights.tensor(FINAL_NORM), [hidden]);
     const outputs: Record<string, Value> = { y: new Value(normed, shape) };
-    for (const { name, dims } of keep === "none" ? [] : this.finalNorm.graph.residuals) {
-      const sizes = dims.map((dim) => (dim === "rows" ? pack.rows : Number(dim)));
-      outputs[name] = new Value(
-        this.buffers.get(
-          `norm.${name}`,
-          sizes.reduce((a, b) => a * b, 1),
-        ),
-        sizes,
-      );
-    }
+    if (keep !== "none") Object.assign(outputs, this.normResiduals(pack));
     await this.finalNorm.forward.bind({ x: new Value(x, shape), norm }, outputs).run();
 
     const scores = emptyScores(pack, this.heads);
     const keptProbs = headBytes > 0 && rows.count * vocab * 4 <= headBytes;
     if (rows.count > 0) {
-      const range = { from: 0, to: rows.count };
-      const scored = await this.headPass.forward(normed, rows, range, this.headMatrix(weights), {
+      const scored = await this.headPass.forward(normed, rows, this.headMatrix(weights), {
         keep: keptProbs,
         entropy,
       });
@@ -192,6 +182,17 @@ export class Trainer {
     }
     for (const spec of this.heads) await this.scalarHead(spec, policy, pack, normed, scores);
     return { scores, keptProbs };
+  }
+
+  /** What the final norm's backward reads of its forward. */
+  private normResiduals(pack: Pack): Record<string, Value> {
+    return Object.fromEntries(
+      this.finalNorm.graph.residuals.map(({ name, dims }) => {
+        const sizes = dims.map((dim) => (dim === "rows" ? pack.rows : Number(dim)));
+        const length = sizes.reduce((a, b) => a * b, 1);
+        return [name, new Value(this.buffers.get(`norm.${name}`, length), sizes)];
+      }),
+    );
   }
 
   private async scalarHead(
@@ -230,8 +231,7 @@ export class Trainer {
     const { weights } = policy;
     const shape = [pack.rows, hidden];
     const dHidden = this.buffers.get("dHidden", pack.rows * hidden).fill(0);
-    const head = this.config.tiedEmbeddings ? EMBEDDING : HEAD;
-    const sums = this.full ? { gradient: parameters.gradient(head) } : null;
+    const sums = this.full ? parameters.gradient(headName(this.config)) : null;
     if (rows.count > 0) {
       const pick = (part: "logprobs" | "entropy") =>
         Float32Array.from(
@@ -239,8 +239,7 @@ export class Trainer {
           (_, i) => grads[rows.tree[i]][part]?.[rows.segment[i]]?.[rows.token[i]] ?? 0,
         );
       const gradients = { logprob: pick("logprobs"), entropy: grads.some((g) => g.entropy) ? pick("entropy") : null };
-      const range = { from: 0, to: rows.count };
-      await this.headPass.backward(rows, range, this.headMatrix(weights), gradients, keptProbs, dHidden, sums);
+      await this.headPass.backward(rows, this.headMatrix(weights), gradients, keptProbs, dHidden, sums);
     }
     for (const spec of this.heads) await this.scalarHeadBackward(spec, policy, pack, parameters, grads, dHidden);
 
@@ -249,20 +248,11 @@ export class Trainer {
       x: new Value(this.pass.output(pack, this.plan.keep), shape),
       norm: new Value(weights.tensor(FINAL_NORM), [hidden]),
       dy: new Value(dHidden, shape),
+      ...this.normResiduals(pack),
     };
     const outputs: Record<string, Value> = { dx: new Value(dx, shape) };
     if (this.full) {
       inputs["sum.norm"] = outputs["newSum.norm"] = new Value(parameters.gradient(FINAL_NORM), [hidden]);
-    }
-    for (const { name, dims } of this.finalNorm.graph.residuals) {
-      const sizes = dims.map((dim) => (dim === "rows" ? pack.rows : Number(dim)));
-      inputs[name] = new Value(
-        this.buffers.get(
-          `norm.${name}`,
-          sizes.reduce((a, b) => a * b, 1),
-        ),
-        sizes,
-      );
     }
     await run(this.finalNorm.backward, inputs, outputs);
     const dEmbedded = await this.pass.backward(pack, weights, this.plan.keep, parameters, dx);
@@ -299,7 +289,7 @@ export class Trainer {
   }
 
   private headMatrix(weights: WeightView): Float32Array {
-    return weights.tensor(this.config.tiedEmbeddings ? EMBEDDING : HEAD);
+    return weights.tensor(headName(this.config));
   }
 
   /** Trees in order, as many to a batch as fit the rows of one pass; a larger tree is a batch of its own, cut. */

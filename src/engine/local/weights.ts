@@ -1,7 +1,8 @@
 import type { ModelConfig, ModelFiles, StoredTensor } from "../../model/types.ts";
 import { widen } from "../../model/widen.ts";
-import { allocate, type Runtime, type Session, Value } from "../../runtime/index.ts";
+import { type Runtime, type Session, Value } from "../../runtime/index.ts";
 import { Graph, gemm } from "../../tensor/index.ts";
+import { floats } from "./buffers.ts";
 import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
 
 export type LayerMatrices = Record<LinearName, Float32Array>;
@@ -15,8 +16,6 @@ export interface WeightView {
   /** A vector, the embedding or the head. */
   tensor(name: string): Float32Array;
 }
-
-export const floats = (length: number): Float32Array => allocate("float32", length) as Float32Array;
 
 /** Where the matrices of a layer stand in a scratch of their own. */
 export function layerScratch(config: ModelConfig): LayerMatrices {
