@@ -4,7 +4,7 @@ export interface Interval {
 }
 
 /** 97.5 % quantile of the standard normal distribution. */
-const Z95 = 1.959963984540054;
+export const normalQuantile95 = 1.959963984540054;
 
 /**
  * Wilson's 95 % score interval for a proportion (Wilson 1927; Newcombe 1998, method 3), without continuity correction.
@@ -13,9 +13,9 @@ const Z95 = 1.959963984540054;
 export function wilson95(successes: number, trials: number): Interval {
   if (trials === 0) return { low: 0, high: 1 };
   const p = successes / trials;
-  const square = Z95 * Z95;
+  const square = normalQuantile95 * normalQuantile95;
   const centre = p + square / (2 * trials);
-  const half = Z95 * Math.sqrt((p * (1 - p) + square / (4 * trials)) / trials);
+  const half = normalQuantile95 * Math.sqrt((p * (1 - p) + square / (4 * trials)) / trials);
   const scale = 1 + square / trials;
   // At the ends the bound is exact; rounding must not move it inside.
   return {
