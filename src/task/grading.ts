@@ -54,6 +54,12 @@ export const gradingOptions = {
   flexible: strategies.optional(),
 };
 
+export const gradingSchema: z.ZodType<Grading> = z.strictObject({
+  mode: z.enum(MODES).optional(),
+  strict: z.array(z.enum(STRATEGIES)).min(1),
+  flexible: z.array(z.enum(STRATEGIES)).min(1).optional(),
+});
+
 /** The first of these strategies' names and modes that nobody knows is a UserError that names the nearest. */
 export function parseGrading(names: { mode?: string; strict?: string[]; flexible?: string[] }): Partial<Grading> {
   const known = <T extends string>(what: string, name: string, all: readonly T[]): T => {
