@@ -1,13 +1,21 @@
 import { z } from "zod";
-import { grade, type Graded, type Mode, MODES, STRATEGIES, type Strategy } from "../grade/index.ts";
+import { equivalent, grade, type Graded, type GradedAnswer, type GradeOptions, type Mode, MODES, STRATEGIES, type Strategy } from "../grade/index.ts";
 import { nearest, UserError } from "../errors.ts";
 import type { Grading, Problem } from "./types.ts";
 
 /** What kind of answer a question has; the prompt's instruction and the strict strategy follow from it. */
 export type AnswerForm = "number" | "math" | "choice" | "exact";
 
-/** What a prompt asks of an answer, and where the strict verdict therefore looks. */
-export const FORMS: Record<AnswerForm, { instruction: string; strict: readonly Strategy[]; mode?: Mode }> = {
+interface FormRule {
+  /** What the prompt asks. */
+  instruction: string;
+  /** Where the strict verdict therefore looks. */
+  strict: readonly Strategy[];
+  flexible?: readonly Strategy[];
+  mode?: Mode;
+}
+
+export const FORMS: Record<AnswerForm, FormRule> = {
   number: {
     instruction: "Reason step by step. End with a line that holds #### and the answer as a number, nothing else.",
     strict: ["hashes"],
@@ -17,14 +25,21 @@ export const FORMS: Record<AnswerForm, { instruction: string; strict: readonly S
     instruction:
       'Reason step by step. End with the line "The answer is (X)", where X is the letter of the right option.',
     strict: ["phrase"],
+    // A letter wherever it stands, else the text of an option.
+    flexible: ["letter", "auto"],
   },
   exact: { instruction: "", strict: ["hashes", "boxed", "whole"], mode: "exact" },
 };
 
-/** The strict strategies of a prompt: those of its form, unless it asks for the answer otherwise or not at all. */
-export function strictOf(form: AnswerForm, prompt: string): Strategy[] {
-  if (prompt === "reft") return ["reft"];
-  return prompt === "text" && form !== "exact" ? ["auto"] : [...FORMS[form].strict];
+/** How answers of a form are graded; a prompt may ask for the answer elsewhere, or nowhere in particular. */
+export function gradingOf(form: AnswerForm, prompt: string, chosen: Partial<Grading>): Grading {
+  const { strict, flexible, mode } = FORMS[form];
+  const asked = prompt === "reft" ? (["reft"] as const) : prompt === "text" && form !== "exact" ? (["auto"] as const) : strict;
+  return {
+    mode: chosen.mode ?? mode ?? "math",
+    strict: chosen.strict ?? [...asked],
+    flexible: chosen.flexible ?? [...(flexible ?? (["auto"] as const))],
+  };
 }
 
 /** An answer as a response in a strategy's format states it. */
@@ -78,16 +93,28 @@ export function parseGrading(names: { mode?: string; strict?: string[]; flexible
 }
 
 /** What of a problem its grade depends on. */
-export type GradedProblem = Pick<Problem, "answer" | "options" | "tolerance">;
+export type GradedProblem = Pick<Problem, "id" | "answer" | "options" | "tolerance">;
 
 /** The strict and the flexible verdict on a response. A problem without a gold is a UserError. */
-export function gradeResponse(problem: GradedProblem & { id: string }, response: string, grading: Grading): Graded {
-  if (problem.answer === undefined) {
-    throw new UserError(`problem ${problem.id} has no \`answer\` that a response could be compared with`);
-  }
-  return grade(problem.answer, response, {
-    ...grading,
-    ...(problem.options === undefined ? {} : { options: problem.options }),
-    ...(problem.tolerance === undefined ? {} : { tolerance: problem.tolerance }),
-  });
+export function gradeResponse(problem: GradedProblem, response: string, grading: Grading): Graded {
+  return grade(goldOf(problem), response, { ...grading, ...comparisonOf(problem) });
+}
+
+/** How the gold compares with itself, stated as the prompt asks: what `equal` rests on, or why no response can be right. */
+export function gradeGold(problem: GradedProblem, grading: Grading): GradedAnswer {
+  return gradeResponse(problem, stateAnswer(grading.strict[0], goldOf(problem)), grading).strict;
+}
+
+/** Whether two answers to a problem are the same, as votes are counted. */
+export function sameAnswer(problem: GradedProblem, first: string, second: string, mode: Mode): boolean {
+  return equivalent(first, second, { mode, ...comparisonOf(problem) }).verdict === "equal";
+}
+
+function comparisonOf({ options, tolerance }: GradedProblem): Pick<GradeOptions, "options" | "tolerance"> {
+  return { ...(options === undefined ? {} : { options }), ...(tolerance === undefined ? {} : { tolerance }) };
+}
+
+function goldOf({ id, answer }: GradedProblem): string {
+  if (answer !== undefined) return answer;
+  throw new UserError(`problem ${id} has no \`answer\` that a response could be compared with`);
 }

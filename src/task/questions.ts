@@ -2,7 +2,7 @@ import { basename } from "node:path";
 import { z } from "zod";
 import { heldOut } from "./dataset.ts";
 import { type Example, readExamples } from "./examples.ts";
-import { type AnswerForm, FORMS, gradingOptions, stateAnswer, strictOf } from "./grading.ts";
+import { type AnswerForm, FORMS, gradingOf, gradingOptions, stateAnswer } from "./grading.ts";
 import type { Problem, Prompt, TaskDefinition } from "./types.ts";
 
 /** A question with its gold, from whatever file. */
@@ -77,11 +77,7 @@ export async function questionTask(set: QuestionSet, options: QuestionOptions, b
       ...(test === undefined ? {} : { test: async () => (await test()).map(toProblem) }),
     },
     prompt: options.prompt + shots,
-    grading: {
-      mode: options.mode,
-      strict: options.strict ?? strictOf(set.form, options.prompt),
-      flexible: options.flexible,
-    },
+    grading: gradingOf(set.form, options.prompt, options),
     // A model without a chat's turns goes on with a question of its own.
     ...(options.prompt === "completion" ? { stop: ["\nQuestion:"] } : {}),
   };
@@ -145,4 +141,9 @@ function demonstrationOf(item: Question, form: AnswerForm, prompt: PromptName): 
     return reasoning ? reasoning + REFT.answerTrigger + (item.writtenAnswer ?? item.answer).trim() : undefined;
   }
   return item.reasoning ? `${item.reasoning.trim()}\n${stateAnswer(FORMS[form].strict[0], item.answer)}` : undefined;
+}
+
+/** A problem's question by itself; the prompt's last message, or its text, where the task does not say. */
+export function questionText({ question, prompt }: Problem): string {
+  return question ?? ("text" in prompt ? prompt.text : (prompt.messages.at(-1)?.content ?? ""));
 }
