@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { z } from "zod";
-import { extractText } from "../grade/extract.ts";
+import { extract } from "../grade/extract.ts";
 import { UserError } from "../errors.ts";
 import { heldOut } from "./dataset.ts";
 import { goldNumber, NUMBER_INSTRUCTION, numberReward } from "./numbers.ts";
@@ -14,9 +14,9 @@ const blanks = /\s+/g;
 const graders = {
   /** The number after `####`, in the last `\boxed{}`, or the last in the text. */
   number: (problem: Problem, response: string) => numberReward(problem, response),
-  /** The text after `####`, in the last `\boxed{}`, or the whole response; letter case counts, blanks are one. */
+  /** The text after `####`, in the last `\boxed{}`, after ReFT's trigger, or the whole response; letter case counts, blanks are one. */
   exact: (problem: Problem, response: string) => {
-    const found = extractText(response)?.text.replace(blanks, " ");
+    const found = extract(response, ["hashes", "boxed", "reft", "whole"])?.text.replace(blanks, " ");
     return found === problem.answer?.trim().replace(blanks, " ") ? 1 : 0;
   },
 };

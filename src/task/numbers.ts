@@ -1,4 +1,4 @@
-import { extractNumber, type RuleName } from "../grade/extract.ts";
+import { extractNumber, type Strategy } from "../grade/extract.ts";
 import { equalNumbers, parseDecimal } from "../grade/number.ts";
 import { UserError } from "../errors.ts";
 import type { Problem } from "./types.ts";
@@ -8,8 +8,8 @@ export const NUMBER_INSTRUCTION =
   "Reason step by step. End with a line that holds #### and the answer as a number, nothing else.";
 
 /** 1 where the number that the response gives equals the problem's `answer`, else 0. */
-export function numberReward(problem: Problem, response: string, order?: readonly RuleName[]): number {
-  const found = extractNumber(response, order);
+export function numberReward(problem: Problem, response: string, strategy?: Strategy | readonly Strategy[]): number {
+  const found = extractNumber(response, strategy);
   return found !== undefined && problem.answer !== undefined && equalNumbers(found.text, problem.answer) ? 1 : 0;
 }
 
