@@ -37,21 +37,21 @@ export interface Group {
 
 /** What an evaluation was asked to do; names everything that a number depends on. */
 export interface EvaluationSettings {
-  /** As it was named on the command line. */
-  model: string;
+  /** As it was named on the command line. This and what else may be absent is so where the samples' record is lost. */
+  model?: string;
   task: string;
-  split: string;
-  /** The task's prompt: `chat`, `reft`, `8-shot from examples.jsonl`, ... */
-  prompt: string;
+  split?: string;
+  /** The task's prompt: `chat`, `reft`, `chat, 8 shots from examples.jsonl`, ... */
+  prompt?: string;
   /** Mode of comparison, `math` by default; `reward` where the task has a reward of its own. */
   mode: Mode | "reward";
   /** Extraction strategies in order; empty where the task has a reward of its own. */
   strict: Strategy[];
   flexible: Strategy[];
   n: number;
-  temperature: number;
-  maxTokens: number;
-  seed: number;
+  temperature?: number;
+  maxTokens?: number;
+  seed?: number;
 }
 
 /** An evaluation's result, the same bytes for the same samples and grading. */
@@ -91,7 +91,9 @@ export function defaultKs(n: number): number[] {
 export function checkKs(ks: readonly number[], n: number): void {
   const k = Math.max(...ks);
   if (k > n) {
-    throw new UserError(`--k ${k} needs ${k} samples a problem, there are ${n}: sample more with --n ${k}, or ask for a smaller k`);
+    throw new UserError(
+      `--k ${k} needs ${k} samples a problem, there are ${n}: sample more with --n ${k}, or ask for a smaller k`,
+    );
   }
 }
 
@@ -105,7 +107,11 @@ interface ProblemScores {
  * The report of an evaluation's samples. The mode of `settings` says how votes are compared; verdicts are those in the samples. A k
  * larger than the smallest number of samples that a problem has is a UserError.
  */
-export function reportOf(settings: EvaluationSettings, samples: EvaluatedSample[], ks?: readonly number[]): EvaluationReport {
+export function reportOf(
+  settings: EvaluationSettings,
+  samples: EvaluatedSample[],
+  ks?: readonly number[],
+): EvaluationReport {
   const problems = byProblem(samples).map((group): ProblemScores => ({
     samples: group,
     right: {
@@ -116,7 +122,9 @@ export function reportOf(settings: EvaluationSettings, samples: EvaluatedSample[
   const n = Math.min(...problems.map((problem) => problem.samples.length));
   const wanted = [...new Set(ks ?? defaultKs(n))].sort((a, b) => a - b);
   checkKs(wanted, n);
-  const gradings = GRADINGS.filter((name) => name === "strict" || samples.every(({ flexible }) => flexible !== undefined));
+  const gradings = GRADINGS.filter(
+    (name) => name === "strict" || samples.every(({ flexible }) => flexible !== undefined),
+  );
   const count = (holds: (sample: EvaluatedSample) => boolean) => samples.filter(holds).length;
   const measures = [
     ...gradings.map((grading) => accuracy(problems, grading)),
@@ -156,7 +164,9 @@ function measure(
 ): Measure {
   const values = problems.map(score);
   const value = values.reduce((sum, one) => sum + one, 0) / values.length;
-  const { low, high } = proportion ? wilson95(value * values.length, values.length) : bootstrap95(values, BOOTSTRAP_SEED);
+  const { low, high } = proportion
+    ? wilson95(value * values.length, values.length)
+    : bootstrap95(values, BOOTSTRAP_SEED);
   return { ...about, value, low, high, method: proportion ? "wilson" : "bootstrap" };
 }
 

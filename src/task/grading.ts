@@ -1,5 +1,14 @@
 import { z } from "zod";
-import { equivalent, grade, type Graded, type GradedAnswer, type GradeOptions, type Mode, MODES, STRATEGIES, type Strategy } from "../grade/index.ts";
+import {
+  grade,
+  type Graded,
+  type GradedAnswer,
+  type GradeOptions,
+  type Mode,
+  MODES,
+  STRATEGIES,
+  type Strategy,
+} from "../grade/index.ts";
 import { nearest, UserError } from "../errors.ts";
 import type { Grading, Problem } from "./types.ts";
 
@@ -34,7 +43,8 @@ export const FORMS: Record<AnswerForm, FormRule> = {
 /** How answers of a form are graded; a prompt may ask for the answer elsewhere, or nowhere in particular. */
 export function gradingOf(form: AnswerForm, prompt: string, chosen: Partial<Grading>): Grading {
   const { strict, flexible, mode } = FORMS[form];
-  const asked = prompt === "reft" ? (["reft"] as const) : prompt === "text" && form !== "exact" ? (["auto"] as const) : strict;
+  const asked =
+    prompt === "reft" ? (["reft"] as const) : prompt === "text" && form !== "exact" ? (["auto"] as const) : strict;
   return {
     mode: chosen.mode ?? mode ?? "math",
     strict: chosen.strict ?? [...asked],
@@ -60,7 +70,9 @@ export function stateAnswer(strategy: Strategy, answer: string): string {
   }
 }
 
-const strategies = z.union([z.enum(STRATEGIES), z.array(z.enum(STRATEGIES)).min(1)]).transform((names) => [names].flat());
+const strategies = z
+  .union([z.enum(STRATEGIES), z.array(z.enum(STRATEGIES)).min(1)])
+  .transform((names) => [names].flat());
 
 /** Options of a task that choose another comparison or extraction than its own. */
 export const gradingOptions = {
@@ -107,11 +119,14 @@ export function gradeGold(problem: GradedProblem, grading: Grading): GradedAnswe
 
 /** Whether two answers to a problem are the same, as votes are counted. */
 export function sameAnswer(problem: GradedProblem, first: string, second: string, mode: Mode): boolean {
-  return equivalent(first, second, { mode, ...comparisonOf(problem) }).verdict === "equal";
+  return grade(first, second, { ...comparisonOf(problem), mode, strict: "whole", flexible: "whole" }).strict.equal;
 }
 
 function comparisonOf({ options, tolerance }: GradedProblem): Pick<GradeOptions, "options" | "tolerance"> {
-  return { ...(options === undefined ? {} : { options }), ...(tolerance === undefined ? {} : { tolerance }) };
+  return {
+    ...(options === undefined ? {} : { options }),
+    ...(tolerance === undefined ? {} : { tolerance: { absolute: tolerance } }),
+  };
 }
 
 function goldOf({ id, answer }: GradedProblem): string {

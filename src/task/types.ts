@@ -22,7 +22,7 @@ export interface Problem {
   question?: string;
   /** Texts of a multiple-choice question's options, A first; `answer` is a letter. */
   options?: string[];
-  /** Relative difference that numbers may have, where the data set grants one. */
+  /** Absolute difference that numbers may have, where the data set grants one. */
   tolerance?: number;
   /** What groups of problems share, such as `level` and `subject`; evaluation reports by each. */
   tags?: Record<string, string>;
