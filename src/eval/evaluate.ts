@@ -2,18 +2,28 @@ import type { Model, Sample } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { responseRoom } from "../rollout/single.ts";
+import { gradeGold } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
-import type { Grade, Problem, Split, Task } from "../task/types.ts";
-import { type Interval, wilson95 } from "./intervals.ts";
-import { solved } from "../task/solved.ts";
+import type { Problem, Split, Task } from "../task/types.ts";
+import { gradeSample } from "./regrade.ts";
+import type { EvaluatedSample } from "./samples.ts";
+
+/**
+ * Samples that are drawn together. The engine is at the state between two steps before each such chunk, so that which rows share a
+ * batch depends on the evaluation alone, not on where it was interrupted. Twice the rows that the engine has in flight.
+ */
+const CHUNK_SAMPLES = 128;
+
+/** Problems whose samples are drawn together: a fixed number, at least one. */
+export function chunkProblems(n: number): number {
+  return Math.max(1, Math.floor(CHUNK_SAMPLES / n));
+}
 
 export interface EvaluateOptions {
   model: Model;
   tokenizer: Tokenizer;
   task: Task;
-  split: Split;
-  /** Problems, from the split's first; all when absent. */
-  limit?: number;
+  problems: Problem[];
   maxTokens: number;
   /** 0: arg max. */
   temperature: number;
@@ -21,47 +31,30 @@ export interface EvaluateOptions {
   n?: number;
   /** Names the random streams of sampling. */
   seed?: number;
+  /** Samples of the first so many problems are there already: whole chunks, or all. */
+  done?: number;
   /** Called for each graded sample, in the order of problems and samples, as soon as those before it are graded. */
-  onSample?: (sample: EvaluatedSample, done: number, total: number) => void;
+  onSample?: (sample: EvaluatedSample) => void;
 }
 
-/** One line of a samples file. */
-export interface EvaluatedSample {
-  problem: string;
-  /** From 0, within the problem. */
-  sample: number;
-  text: string;
-  tokens: number[];
-  /** Natural log, at the sampling temperature (1 where that is 0). */
-  logprobs: number[];
-  stop: Sample["stop"];
-  reward: number;
-  parts: Record<string, number>;
-  solved: boolean;
-  error?: string;
+/**
+ * Samples answers to problems, chunk by chunk, and grades them. Which tokens are drawn is a function of seed, problem and sample
+ * number. Returns the new samples in order.
+ */
+export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSample[]> {
+  const { model, n = 1, problems, done = 0 } = options;
+  const size = chunkProblems(n);
+  const samples: EvaluatedSample[] = [];
+  for (let start = done; start < problems.length; start += size) {
+    // What the cache holds decides how a prefix is computed.
+    await model.discard();
+    samples.push(...(await evaluateChunk(problems.slice(start, start + size), options)));
+  }
+  return samples;
 }
 
-export interface Evaluation {
-  /** Share of samples that solve their problem. */
-  accuracy: number;
-  /** Wilson's 95 % interval of the accuracy over problems; samples of one problem count as one trial, their mean. */
-  interval: Interval;
-  problems: number;
-  samples: number;
-  reward: number;
-  /** Share of samples that ended at their length limit. */
-  truncationRate: number;
-  /** Generated tokens, mean. */
-  tokensPerProblem: number;
-  /** Samples whose reward threw or passed its deadline; they count as unsolved. */
-  gradeErrors: number;
-}
-
-/** Samples answers to a split's problems and grades them. A UserError when the split is endless and there is no limit. */
-export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
+async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Promise<EvaluatedSample[]> {
   const { model, tokenizer, task, n = 1 } = options;
-  const problems = await takeProblems(task, options.split, options.limit);
-  const total = problems.length * n;
   const requests = problems.map((problem) => {
     const prefix = encodePrompt(tokenizer, problem);
     return {
@@ -73,27 +66,59 @@ export async function evaluate(options: EvaluateOptions): Promise<Evaluation> {
       key: `eval/${options.seed ?? 0}/${problem.id}`,
     };
   });
-
   // Grading runs beside sampling; what waits for an earlier sample is held back so that the order never depends on speed.
   const graded: EvaluatedSample[] = [];
   let handedOn = 0;
-  const record = (index: number, sample: Sample, [grade]: Grade[]) => {
-    graded[index] = evaluatedSample(problems[Math.floor(index / n)], index % n, sample, grade);
-    for (; graded[handedOn] !== undefined; handedOn++) options.onSample?.(graded[handedOn], handedOn + 1, total);
-  };
   const grading: Promise<void>[] = [];
   await model.sample(requests, (sample, request, i) => {
-    const grade = task.grade([{ problem: problems[request], response: sample.text }]);
-    const recorded = grade.then((grades) => record(request * n + i, sample, grades));
+    const recorded = evaluatedSample(task, problems[request], i, sample).then((evaluated) => {
+      graded[request * n + i] = evaluated;
+      for (; graded[handedOn] !== undefined; handedOn++) options.onSample?.(graded[handedOn]);
+    });
     // Awaited below; a failure before then must not pass for one that nobody handles.
     recorded.catch(() => undefined);
     grading.push(recorded);
   });
   await Promise.all(grading);
-  return summary(graded, problems.length);
+  return graded;
 }
 
-async function takeProblems(task: Task, split: Split, limit?: number): Promise<Problem[]> {
+async function evaluatedSample(
+  task: Task,
+  problem: Problem,
+  index: number,
+  { text, tokens, logprobs, stop }: Sample,
+): Promise<EvaluatedSample> {
+  return {
+    problem: problem.id,
+    sample: index,
+    ...problemFields(problem),
+    text,
+    tokens: Array.from(tokens),
+    logprobs: Array.from(logprobs),
+    stop,
+    ...(await gradeSample(task, problem, text)),
+  };
+}
+
+/** What a sample's line repeats of its problem. */
+export function problemFields(problem: Problem): Pick<
+  EvaluatedSample,
+  "question" | "gold" | "options" | "tolerance" | "tags"
+> {
+  const { prompt, answer, options, tolerance, tags } = problem;
+  const asked = "text" in prompt ? prompt.text : (prompt.messages.at(-1)?.content ?? "");
+  return {
+    question: problem.question ?? asked,
+    ...(answer === undefined ? {} : { gold: answer }),
+    ...(options === undefined ? {} : { options }),
+    ...(tolerance === undefined ? {} : { tolerance }),
+    ...(tags === undefined ? {} : { tags }),
+  };
+}
+
+/** A split's problems, the first `limit` of them. A UserError when the split is endless and there is no limit. */
+export async function takeProblems(task: Task, split: Split, limit?: number): Promise<Problem[]> {
   const source = await task.problems(split);
   const count = Math.min(source.size, limit ?? Infinity);
   if (!Number.isFinite(count)) {
@@ -103,32 +128,14 @@ async function takeProblems(task: Task, split: Split, limit?: number): Promise<P
   return Array.from({ length: count }, (_, i) => source.at(i));
 }
 
-function evaluatedSample(problem: Problem, index: number, sample: Sample, grade: Grade): EvaluatedSample {
-  const { text, tokens, logprobs, stop } = sample;
-  return {
-    problem: problem.id,
-    sample: index,
-    text,
-    tokens: Array.from(tokens),
-    logprobs: Array.from(logprobs),
-    stop,
-    ...grade,
-    solved: grade.error === undefined && solved(grade),
-  };
-}
-
-function summary(samples: EvaluatedSample[], problems: number): Evaluation {
-  const mean = (number: (sample: EvaluatedSample) => number) =>
-    samples.reduce((sum, sample) => sum + number(sample), 0) / samples.length;
-  const accuracy = mean((sample) => Number(sample.solved));
-  return {
-    accuracy,
-    interval: wilson95(accuracy * problems, problems),
-    problems,
-    samples: samples.length,
-    reward: mean((sample) => sample.reward),
-    truncationRate: mean((sample) => Number(sample.stop === "length")),
-    tokensPerProblem: mean((sample) => sample.tokens.length) * (samples.length / problems),
-    gradeErrors: samples.filter((sample) => sample.error !== undefined).length,
-  };
+/** Throws a UserError for the first problem whose gold, stated as the prompt asks, does not grade equal to itself. */
+export function checkGolds(task: Task, problems: Problem[]): void {
+  if (task.grading === undefined) return;
+  for (const problem of problems) {
+    const { verdict, reason } = gradeGold(problem, task.grading);
+    if (verdict === "equal") continue;
+    throw new UserError(
+      `task ${task.name}: no rule can read the gold of problem ${problem.id}, ${JSON.stringify(problem.answer)} (${reason}): correct it, or leave the problem out; \`rifft eval --validate\` lists all such golds`,
+    );
+  }
 }

@@ -1,4 +1,11 @@
-import type { Interval } from "./intervals.ts";
+import { UserError } from "../errors.ts";
+import type { Mode, Strategy } from "../grade/index.ts";
+import { sameAnswer } from "../task/grading.ts";
+import { bootstrap95 } from "./bootstrap.ts";
+import { type Interval, wilson95 } from "./intervals.ts";
+import { problemOf } from "./regrade.ts";
+import { type AnswerGrade, byProblem, type EvaluatedSample } from "./samples.ts";
+import { bestOfK, clusterAnswers, majorityAtK, passAtK } from "./subsets.ts";
 
 /** A number with its 95 % interval. */
 export interface Measure extends Interval {
@@ -37,10 +44,10 @@ export interface EvaluationSettings {
   /** The task's prompt: `chat`, `reft`, `8-shot from examples.jsonl`, ... */
   prompt: string;
   /** Mode of comparison, `math` by default; `reward` where the task has a reward of its own. */
-  mode: string;
-  /** Extraction strategies in order. */
-  strict: string[];
-  flexible: string[];
+  mode: Mode | "reward";
+  /** Extraction strategies in order; empty where the task has a reward of its own. */
+  strict: Strategy[];
+  flexible: Strategy[];
   n: number;
   temperature: number;
   maxTokens: number;
@@ -66,4 +73,166 @@ export interface EvaluationReport extends EvaluationSettings {
   measures: Measure[];
   /** By each tag's values, in order; empty where problems have no tags. */
   groups: Group[];
+}
+
+/** The seed of the bootstrap: the same samples give the same intervals. */
+const BOOTSTRAP_SEED = "evaluation";
+
+const GRADINGS = ["strict", "flexible"] as const;
+
+/** The powers of two up to n, and n. */
+export function defaultKs(n: number): number[] {
+  const ks = new Set([n]);
+  for (let k = 1; k < n; k *= 2) ks.add(k);
+  return [...ks].sort((a, b) => a - b);
+}
+
+/** Throws a UserError where a k is larger than n. */
+export function checkKs(ks: readonly number[], n: number): void {
+  const k = Math.max(...ks);
+  if (k > n) {
+    throw new UserError(`--k ${k} needs ${k} samples a problem, there are ${n}: sample more with --n ${k}, or ask for a smaller k`);
+  }
+}
+
+/** What is computed of each problem: one number by each measure. */
+interface ProblemScores {
+  samples: EvaluatedSample[];
+  right: Record<(typeof GRADINGS)[number], boolean[]>;
+}
+
+/**
+ * The report of an evaluation's samples. The mode of `settings` says how votes are compared; verdicts are those in the samples. A k
+ * larger than the smallest number of samples that a problem has is a UserError.
+ */
+export function reportOf(settings: EvaluationSettings, samples: EvaluatedSample[], ks?: readonly number[]): EvaluationReport {
+  const problems = byProblem(samples).map((group): ProblemScores => ({
+    samples: group,
+    right: {
+      strict: group.map(({ strict }) => strict.verdict === "equal"),
+      flexible: group.map(({ flexible }) => flexible?.verdict === "equal"),
+    },
+  }));
+  const n = Math.min(...problems.map((problem) => problem.samples.length));
+  const wanted = [...new Set(ks ?? defaultKs(n))].sort((a, b) => a - b);
+  checkKs(wanted, n);
+  const gradings = GRADINGS.filter((name) => name === "strict" || samples.every(({ flexible }) => flexible !== undefined));
+  const count = (holds: (sample: EvaluatedSample) => boolean) => samples.filter(holds).length;
+  const measures = [
+    ...gradings.map((grading) => accuracy(problems, grading)),
+    ...(n === 1 ? [] : gradings.flatMap((grading) => atK(problems, grading, wanted, settings))),
+    share("truncated", problems, ({ stop }) => stop === "length"),
+    measure({ name: "tokens" }, problems, ({ samples }) => samples.reduce((sum, { tokens }) => sum + tokens.length, 0)),
+  ];
+  const value = (name: Measure["name"]) => measures.find((found) => found.name === name)?.value ?? 0;
+  const { low, high } = measures[0];
+  return {
+    ...settings,
+    problems: problems.length,
+    samples: samples.length,
+    accuracy: value("accuracy"),
+    interval: { low, high },
+    reward: samples.reduce((sum, { reward }) => sum + reward, 0) / samples.length,
+    truncationRate: value("truncated"),
+    tokensPerProblem: value("tokens"),
+    unsure: {
+      strict: count(({ strict }) => strict.verdict === "unsure"),
+      flexible: count(({ flexible }) => flexible?.verdict === "unsure"),
+    },
+    gradeErrors: count(({ error }) => error !== undefined),
+    measures,
+    groups: groupsOf(problems, gradings),
+  };
+}
+
+type Grade = (typeof GRADINGS)[number];
+
+/** A mean over problems with its interval: Wilson where each problem counts 0 or 1 by construction. */
+function measure(
+  about: Pick<Measure, "name" | "grading" | "k">,
+  problems: ProblemScores[],
+  score: (problem: ProblemScores, index: number) => number,
+  proportion = false,
+): Measure {
+  const values = problems.map(score);
+  const value = values.reduce((sum, one) => sum + one, 0) / values.length;
+  const { low, high } = proportion ? wilson95(value * values.length, values.length) : bootstrap95(values, BOOTSTRAP_SEED);
+  return { ...about, value, low, high, method: proportion ? "wilson" : "bootstrap" };
+}
+
+const mean = (right: boolean[]): number => right.filter(Boolean).length / right.length;
+const single = (problems: ProblemScores[]): boolean => problems.every(({ samples }) => samples.length === 1);
+
+function accuracy(problems: ProblemScores[], grading: Grade): Measure {
+  return measure({ name: "accuracy", grading }, problems, ({ right }) => mean(right[grading]), single(problems));
+}
+
+function share(name: "truncated", problems: ProblemScores[], holds: (sample: EvaluatedSample) => boolean): Measure {
+  return measure({ name }, problems, ({ samples }) => mean(samples.map(holds)), single(problems));
+}
+
+function atK(problems: ProblemScores[], grading: Grade, ks: number[], { mode }: EvaluationSettings): Measure[] {
+  // A task with a reward of its own extracts no answers that could be voted on.
+  const clusters = mode === "reward" ? [] : problems.map(({ samples }) => votes(samples, grading, mode));
+  const passed = ks.map((k) =>
+    measure(
+      { name: "pass@k", grading, k },
+      problems,
+      ({ right }) => passAtK(right[grading].length, right[grading].filter(Boolean).length, k),
+      problems.every(({ samples }) => samples.length === k),
+    ),
+  );
+  // Of one sample nothing is chosen: maj@1 and best@1 are pass@1.
+  const several = ks.filter((k) => k > 1);
+  const majority = (mode === "reward" ? [] : several).map((k) =>
+    measure({ name: "maj@k", grading, k }, problems, ({ right }, index) =>
+      majorityAtK(clusters[index], right[grading], k),
+    ),
+  );
+  const best = several.map((k) =>
+    measure({ name: "best@k", grading, k }, problems, ({ samples, right }) =>
+      bestOfK(samples.map(meanLogprob), right[grading].map(Number), k),
+    ),
+  );
+  return [...passed, ...majority, ...best];
+}
+
+/** The cluster of each sample's answer; one that no rule can compare with those before it stands alone. */
+function votes(samples: EvaluatedSample[], grading: Grade, mode: Mode): (number | undefined)[] {
+  const grades = samples.map((sample): AnswerGrade | undefined => sample[grading]);
+  const problem = problemOf(samples[0]);
+  const same = (first: string, second: string) => sameAnswer(problem, first, second, mode);
+  return clusterAnswers(
+    grades.map((grade) => grade?.answer),
+    same,
+  );
+}
+
+/** The mean log-prob of a sample's tokens, the score of best@k. */
+function meanLogprob({ logprobs }: EvaluatedSample): number | undefined {
+  return logprobs.length === 0 ? undefined : logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length;
+}
+
+function groupsOf(problems: ProblemScores[], gradings: Grade[]): Group[] {
+  const byTag = new Map<string, Map<string, ProblemScores[]>>();
+  for (const problem of problems) {
+    for (const [tag, value] of Object.entries(problem.samples[0].tags ?? {})) {
+      const values = byTag.get(tag) ?? new Map<string, ProblemScores[]>();
+      const members = values.get(value) ?? [];
+      members.push(problem);
+      values.set(value, members);
+      byTag.set(tag, values);
+    }
+  }
+  const inOrder = new Intl.Collator("en", { numeric: true });
+  return [...byTag].flatMap(([tag, values]) =>
+    [...values]
+      .sort(([a], [b]) => inOrder.compare(a, b))
+      .map(([value, members]) => ({
+        tag,
+        value,
+        problems: members.length,
+        measures: gradings.map((grading) => accuracy(members, grading)),
+      })),
+  );
 }

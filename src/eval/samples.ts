@@ -1,4 +1,7 @@
+import { readFileSync } from "node:fs";
 import { z } from "zod";
+import { UserError } from "../errors.ts";
+import { parseStrict } from "../strict.ts";
 
 /** How one answer of a response fared against the gold. */
 export interface AnswerGrade {
@@ -24,6 +27,8 @@ export interface EvaluatedSample {
   gold?: string;
   /** Texts of a multiple-choice question's options, A first. */
   options?: string[];
+  /** Where the data set grants one. */
+  tolerance?: number;
   /** What groups of problems share, such as `level` and `subject`. */
   tags?: Record<string, string>;
   /** The response. */
@@ -58,6 +63,7 @@ export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject(
   question: z.string().optional(),
   gold: z.string().optional(),
   options: z.array(z.string()).optional(),
+  tolerance: z.number().positive().optional(),
   tags: z.record(z.string(), z.string()).optional(),
   text: z.string(),
   tokens: z.array(z.int().nonnegative()),
@@ -70,3 +76,75 @@ export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject(
   solved: z.boolean(),
   error: z.string().optional(),
 });
+
+/** A samples file as far as it was written. */
+export interface SamplesRead {
+  samples: EvaluatedSample[];
+  /** Where each sample's line ends, in bytes from the file's start. */
+  ends: number[];
+  /** Whether a last line was cut off. */
+  cut: boolean;
+}
+
+/**
+ * The samples of a file. A last line without an end was cut off, unless it is whole all the same. Throws a UserError that names file
+ * and line where a line is no sample, and where two lines are the same sample of the same problem.
+ */
+export function readSamples(path: string): SamplesRead {
+  const bytes = readBytes(path);
+  const samples: EvaluatedSample[] = [];
+  const ends: number[] = [];
+  const places = new Map<string, number>();
+  for (let start = 0; start < bytes.length;) {
+    const found = bytes.indexOf(10, start);
+    const end = found < 0 ? bytes.length : found;
+    const place = `${path}:${samples.length + 1}`;
+    const value = parseLine(bytes.toString("utf8", start, end), place, found < 0);
+    if (value === undefined) return { samples, ends, cut: true };
+    const sample = parseStrict(evaluatedSampleSchema, value, place);
+    const key = JSON.stringify([sample.problem, sample.sample]);
+    const other = places.get(key);
+    if (other !== undefined) {
+      throw new UserError(
+        `${place}: sample ${sample.sample} of problem ${sample.problem} is on line ${other} already; remove one of them`,
+      );
+    }
+    samples.push(sample);
+    places.set(key, samples.length);
+    start = end + 1;
+    ends.push(start);
+  }
+  return { samples, ends, cut: false };
+}
+
+function readBytes(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    const reason = error instanceof Error && "code" in error ? String(error.code) : String(error);
+    throw new UserError(`${path}: cannot read the samples (${reason}); expected a file that \`rifft eval\` wrote`);
+  }
+}
+
+function parseLine(line: string, place: string, last: boolean): unknown {
+  try {
+    return JSON.parse(line);
+  } catch (error) {
+    if (last) return undefined;
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new UserError(
+      `${place}: expected a sample as JSON, found ${JSON.stringify(line.slice(0, 40))} (${reason}); repair or remove the line, the others are not lost`,
+    );
+  }
+}
+
+/** Samples by problem, problems in the order of their first line, samples by number. */
+export function byProblem(samples: readonly EvaluatedSample[]): EvaluatedSample[][] {
+  const groups = new Map<string, EvaluatedSample[]>();
+  for (const sample of samples) {
+    const group = groups.get(sample.problem);
+    if (group === undefined) groups.set(sample.problem, [sample]);
+    else group.push(sample);
+  }
+  return [...groups.values()].map((group) => group.sort((a, b) => a.sample - b.sample));
+}

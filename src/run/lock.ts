@@ -11,11 +11,11 @@ type Holder = z.infer<typeof holderSchema>;
 const held = new Set<string>();
 
 /**
- * Locks a run folder against a second process, by a file that names this one. The lock of a process that is gone is taken over.
+ * Locks a folder (or one work in it, by a `name` of its own) against a second process, by a file that names this one. The lock of a process that is gone is taken over.
  * Returns what releases it. Throws a UserError when the folder is in use.
  */
-export function lockFolder(dir: string): () => void {
-  const path = join(dir, "lock");
+export function lockFolder(dir: string, name = "lock"): () => void {
+  const path = join(dir, name);
   const mine: Holder = { pid: process.pid, host: hostname(), since: new Date().toISOString() };
   for (let attempt = 0; attempt < 5; attempt++) {
     try {

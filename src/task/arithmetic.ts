@@ -1,7 +1,6 @@
 import { z } from "zod";
 import { RandomStream } from "../engine/random.ts";
 import { generatedTask } from "./generated.ts";
-import { numberReward } from "./numbers.ts";
 import type { Problem, TaskDefinition } from "./types.ts";
 
 /** Arithmetic in words or symbols, as a chat, for small models that already speak. */
@@ -94,6 +93,7 @@ function arithmeticProblem(id: string, key: string, options: ArithmeticOptions):
     prompt: { messages: [{ role: "user", content: text }] },
     demonstrations: [[...steps, `#### ${answer}`].join("\n")],
     answer: String(answer),
+    tags: { level: String(level) },
     // Asked in other words it is the same problem, so that no calculation is in two splits.
     data: { text: expression, level },
   };
@@ -105,6 +105,8 @@ export function arithmetic(options: ArithmeticOptions, runSeed: number): TaskDef
     seed: options.seed ?? runSeed,
     limit: options.demonstrations,
     make: (id, key) => arithmeticProblem(id, key, options),
-    reward: (problem, response) => numberReward(problem, response),
+    prompt: "chat",
+    // The prompt asks for no format.
+    grading: { strict: ["auto"] },
   });
 }

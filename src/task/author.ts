@@ -2,7 +2,7 @@
 import type { TaskDefinition } from "./types.ts";
 
 export { RandomStream } from "../engine/random.ts";
-export { extractNumber, extractText, type Extraction, type RuleName } from "../grade/extract.ts";
+export { extract, extractNumber, type Extraction, type Strategy } from "../grade/extract.ts";
 export { equalNumbers } from "../grade/number.ts";
 export type { Message } from "../model/types.ts";
 export type { Problem, ProblemSource, Prompt, Reward, Split, TaskDefinition } from "./types.ts";

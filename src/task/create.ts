@@ -14,6 +14,10 @@ const problemSchema: z.ZodType<Problem> = z.strictObject({
   ]),
   demonstrations: z.array(z.string().min(1)).optional(),
   answer: z.string().optional(),
+  question: z.string().optional(),
+  options: z.array(z.string()).min(2).optional(),
+  tolerance: z.number().positive().optional(),
+  tags: z.record(z.string(), z.string()).optional(),
   data: z.record(z.string(), z.unknown()).optional(),
 });
 
@@ -26,6 +30,8 @@ export function createTask(definition: TaskDefinition, grader: Grader = localGra
   return {
     name: definition.name,
     stop: definition.stop ?? [],
+    prompt: definition.prompt ?? "own",
+    grading: definition.grading,
     vocabulary: definition.vocabulary,
     problems(split) {
       let source = opened.get(split);

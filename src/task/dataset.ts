@@ -10,6 +10,14 @@ export interface DatasetPlace {
   name: string;
   /** Its name on the Hugging Face Hub. */
   hub: string;
+  /** Other names that its folder may have. */
+  folders?: string[];
+  /** File names (without extension) of a split in order of preference, where they are not the split's own name. */
+  files?: { train?: string[]; test?: string[] };
+  /** Folders within, in order of preference, beside the folder itself, `main`, `default` and `data`. */
+  within?: string[];
+  /** There is nothing to train on: every file is test data. */
+  testOnly?: boolean;
 }
 
 /**
@@ -25,7 +33,7 @@ export function findDataset(place: DatasetPlace, path: string | undefined, baseD
   }
   const roots = [resolve(baseDir, "data"), resolve("data")];
   if (process.env.RIFFT_DATA) roots.push(resolve(process.env.RIFFT_DATA));
-  const names = [place.name, ...new Set([basename(place.hub), place.hub])];
+  const names = new Set([place.name, ...(place.folders ?? []), basename(place.hub), place.hub]);
   for (const root of new Set(roots)) {
     for (const name of names) if (existsSync(join(root, name))) return join(root, name);
   }
@@ -34,41 +42,48 @@ export function findDataset(place: DatasetPlace, path: string | undefined, baseD
 }
 
 /**
- * The files of one split. In a folder: `<split>.jsonl`, `.json` or `.parquet`; the Hub's `<split>-00000-of-00001.parquet`; ReFT's
+ * The files of one split. In a folder: `<split>.jsonl`, `.json`, `.csv` or `.parquet`; the Hub's `<split>-00000-of-00001.parquet`; ReFT's
  * `<name>_nl.json` (train) and `<name>_test_set.json` (test); in the folder itself, else in its `main`, `default` or `data` folder.
- * A file serves as `test` where its name contains "test", else as `train`. Undefined where there is none.
+ * A file serves as `test` where its name contains "test" or there is only test data, else as `train`. Undefined where there is none.
  */
 export function splitFiles(place: DatasetPlace, at: string, split: "train" | "test"): string[] | undefined {
+  if (place.testOnly === true && split === "train") return undefined;
   if (!statSync(at).isDirectory()) {
-    const isTest = /test/i.test(basename(at));
+    const isTest = place.testOnly === true || /test/i.test(basename(at));
     return isTest === (split === "test") ? [at] : undefined;
   }
-  for (const folder of [at, join(at, "main"), join(at, "default"), join(at, "data")]) {
+  const stems = [...(place.files?.[split] ?? []), split];
+  const reft = `${place.name}_${split === "train" ? "nl" : "test_set"}.json`;
+  for (const folder of [".", ...(place.within ?? []), "main", "default", "data"].map((name) => join(at, name))) {
     if (!existsSync(folder) || !statSync(folder).isDirectory()) continue;
     const names = readdirSync(folder).sort();
-    const plain = DATA_EXTENSIONS.map((extension) => split + extension).find((name) => names.includes(name));
-    if (plain !== undefined) return [join(folder, plain)];
-    const shards = names.filter((name) => new RegExp(`^${split}-\\d+-of-\\d+.*\\.parquet$`).test(name));
-    if (shards.length > 0) {
-      const expected = Number(/-of-(\d+)/.exec(shards[0])?.[1]);
-      if (shards.length !== expected) {
-        throw new UserError(
-          `${folder}: ${shards.length} of ${expected} ${split} files are here; pull ${place.hub} again`,
-        );
-      }
-      return shards.map((name) => join(folder, name));
+    for (const stem of stems) {
+      const plain = DATA_EXTENSIONS.map((extension) => stem + extension).find((name) => names.includes(name));
+      if (plain !== undefined) return [join(folder, plain)];
+      const shards = shardsOf(place, folder, names, stem);
+      if (shards !== undefined) return shards;
     }
-    const reft = `${place.name}_${split === "train" ? "nl" : "test_set"}.json`;
     if (names.includes(reft)) return [join(folder, reft)];
   }
   return undefined;
 }
 
+function shardsOf(place: DatasetPlace, folder: string, names: string[], stem: string): string[] | undefined {
+  const shards = names.filter((name) => name.startsWith(stem) && /^-\d+-of-\d+.*\.parquet$/.test(name.slice(stem.length)));
+  if (shards.length === 0) return undefined;
+  const expected = Number(/-of-(\d+)/.exec(shards[0])?.[1]);
+  if (shards.length !== expected) {
+    throw new UserError(`${folder}: ${shards.length} of ${expected} ${stem} files are here; pull ${place.hub} again`);
+  }
+  return shards.map((name) => join(folder, name));
+}
+
 /** The message where `splitFiles` found nothing. */
-export function noSplit(at: string, split: string): UserError {
+export function noSplit(place: DatasetPlace, at: string, split: "train" | "test"): UserError {
   const folder = statSync(at).isDirectory() ? at : dirname(at);
+  const stem = place.files?.[split]?.[0] ?? split;
   return new UserError(
-    `${at}: no ${split} data here; expected ${split}.jsonl, ${split}.json, ${split}.parquet or the Hub's ${split}-00000-of-00001.parquet in ${folder} (or its main/ or data/ folder)`,
+    `${at}: no ${split} data here; expected ${stem}.jsonl, ${stem}.json, ${stem}.csv, ${stem}.parquet or the Hub's ${stem}-00000-of-00001.parquet in ${folder} (or its main/ or data/ folder)`,
   );
 }
 

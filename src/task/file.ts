@@ -4,6 +4,7 @@ import { z } from "zod";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
+import { gradingSchema } from "./grading.ts";
 import type { TaskDefinition } from "./types.ts";
 
 const splitSchema = z.custom<TaskDefinition["splits"]["train"]>(
@@ -16,9 +17,13 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
   splits: z
     .strictObject({ train: splitSchema.optional(), dev: splitSchema.optional(), test: splitSchema.optional() })
     .refine((splits) => Object.keys(splits).length > 0, "expected at least one of train, dev, test"),
-  reward: z.custom<TaskDefinition["reward"]>((value) => typeof value === "function", {
-    error: "expected a function (problem, response) => number or named numbers",
-  }),
+  reward: z
+    .custom<NonNullable<TaskDefinition["reward"]>>((value) => typeof value === "function", {
+      error: "expected a function (problem, response) => number or named numbers",
+    })
+    .optional(),
+  grading: gradingSchema.optional(),
+  prompt: z.string().min(1).optional(),
   weights: z.record(z.string(), z.number()).optional(),
   deadline: z.number().positive().max(86_400).optional(),
   stop: z.array(z.string().min(1)).optional(),
@@ -40,12 +45,16 @@ export async function loadDefinition(file: string): Promise<TaskDefinition> {
   } catch (error) {
     throw new UserError(describeLoadError(file, error));
   }
-  if (typeof exported !== "object" || exported === null || !("reward" in exported || "splits" in exported)) {
+  if (typeof exported !== "object" || exported === null || !("reward" in exported || "grading" in exported || "splits" in exported)) {
     throw new UserError(
       `${file}: expected a task as the default export (export default defineTask({ ... })), found none`,
     );
   }
-  return parseStrict(definitionSchema, exported, file);
+  const definition = parseStrict(definitionSchema, exported, file);
+  if (definition.reward === undefined && definition.grading === undefined) {
+    throw new UserError(`${file}: expected a \`reward\`, or a \`grading\` whose strict verdict is the reward; found neither`);
+  }
+  return definition;
 }
 
 function describeLoadError(file: string, error: unknown): string {

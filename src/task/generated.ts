@@ -1,6 +1,6 @@
 import { UserError } from "../errors.ts";
 import { questionKey, share } from "./dataset.ts";
-import type { Problem, ProblemSource, Split, TaskDefinition } from "./types.ts";
+import type { Grading, Problem, ProblemSource, Split, TaskDefinition } from "./types.ts";
 
 /** How many problems the held-out splits of a generator have, where there are so many. */
 const HELD_OUT = 1000;
@@ -17,7 +17,8 @@ export interface Generator {
   keep?(problem: Problem): boolean;
   /** A problem from a random stream's key; its text is in `data.text`. */
   make(id: string, key: string): Problem;
-  reward(problem: Problem, response: string): number;
+  prompt: string;
+  grading: Grading;
 }
 
 /**
@@ -36,7 +37,8 @@ export function generatedTask(generator: Generator): TaskDefinition {
       dev: async () => distinct(generator, "dev", name, HELD_OUT).map(undemonstrated),
       test: async () => distinct(generator, "test", name, HELD_OUT).map(undemonstrated),
     },
-    reward: (problem, response) => generator.reward(problem, response),
+    prompt: generator.prompt,
+    grading: generator.grading,
   };
 }
 

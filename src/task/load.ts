@@ -6,11 +6,15 @@ import { parseStrict } from "../strict.ts";
 import { arithmetic, arithmeticOptions } from "./arithmetic.ts";
 import { createTask } from "./create.ts";
 import { loadDefinition } from "./file.ts";
-import { gsm8kPlace, gsm8kQuestion } from "./gsm8k.ts";
-import { jsonlOptions, jsonlTask } from "./jsonl.ts";
+import { type Benchmark, benchmarkOptions, benchmarkTask, reftOptions } from "./benchmark.ts";
+import { commonsenseqa, gpqa, mmluPro } from "./choice.ts";
+import { gsm8k } from "./gsm8k.ts";
+import { dataFileOptions, dataFileTask } from "./data-file.ts";
 import { poolGrader } from "./pool.ts";
-import { questionOptions, questionTask } from "./questions.ts";
-import { svampPlace, svampQuestion } from "./svamp.ts";
+import { aime2024, amc, math, math500, olympiadbench } from "./math.ts";
+import { mathqa, mathqaNumeric } from "./mathqa.ts";
+import { DATA_EXTENSIONS } from "./read.ts";
+import { svamp } from "./svamp.ts";
 import type { Task, TaskDefinition } from "./types.ts";
 import { wordProblemOptions, wordProblems } from "./wordproblems.ts";
 
@@ -21,15 +25,32 @@ export interface LoadOptions {
   seed: number;
 }
 
-type Load = (spec: Record<string, unknown>, source: string, options: LoadOptions) => TaskDefinition;
+type Load = (
+  spec: Record<string, unknown>,
+  source: string,
+  options: LoadOptions,
+) => TaskDefinition | Promise<TaskDefinition>;
+
+const published =
+  (benchmark: Benchmark): Load =>
+  (spec, source, { baseDir }) =>
+    benchmarkTask(benchmark, parseStrict(benchmark.reft ? reftOptions : benchmarkOptions, spec, source), baseDir);
 
 const builtIn: Record<string, Load> = {
-  gsm8k: (spec, source, { baseDir }) =>
-    questionTask(gsm8kPlace, parseStrict(questionOptions, spec, source), baseDir, gsm8kQuestion),
-  svamp: (spec, source, { baseDir }) =>
-    questionTask(svampPlace, parseStrict(questionOptions, spec, source), baseDir, svampQuestion),
+  gsm8k: published(gsm8k),
+  svamp: published(svamp),
   wordproblems: (spec, source, { seed }) => wordProblems(parseStrict(wordProblemOptions, spec, source), seed),
   arithmetic: (spec, source, { seed }) => arithmetic(parseStrict(arithmeticOptions, spec, source), seed),
+  mathqa: published(mathqa),
+  "mathqa-numeric": published(mathqaNumeric),
+  math: published(math),
+  math500: published(math500),
+  aime2024: published(aime2024),
+  amc: published(amc),
+  olympiadbench: published(olympiadbench),
+  "mmlu-pro": published(mmluPro),
+  gpqa: published(gpqa),
+  commonsenseqa: published(commonsenseqa),
 };
 
 const codeExtensions = [".ts", ".mts", ".js", ".mjs"];
@@ -46,10 +67,12 @@ export async function loadTask(spec: string | Record<string, unknown>, options: 
       `task: \`name\` is missing: expected a built-in task (${Object.keys(builtIn).join(", ")}) or a file`,
     );
   }
-  if (Object.hasOwn(builtIn, name)) return createTask(builtIn[name](table, `task ${name}`, options));
+  if (Object.hasOwn(builtIn, name)) {
+    return createTask(await builtIn[name](table, `task ${name}`, options));
+  }
   const file = resolve(options.baseDir, name);
-  if (extname(name) === ".jsonl") {
-    return createTask(jsonlTask(file, parseStrict(jsonlOptions, table, `task ${name}`), options.baseDir));
+  if (DATA_EXTENSIONS.some((extension) => extension === extname(name))) {
+    return createTask(await dataFileTask(file, parseStrict(dataFileOptions, table, `task ${name}`), options.baseDir));
   }
   if (codeExtensions.includes(extname(name))) {
     parseStrict(z.strictObject({ name: z.string() }), table, `task ${name}`);
@@ -58,6 +81,6 @@ export async function loadTask(spec: string | Record<string, unknown>, options: 
   }
   const near = nearest(name, Object.keys(builtIn));
   const hint = near === undefined ? `built-in tasks: ${Object.keys(builtIn).join(", ")}` : `did you mean ${near}?`;
-  const files = existsSync(file) ? `; a task file ends in ${[...codeExtensions, ".jsonl"].join(", ")}` : "";
+  const files = existsSync(file) ? `; a task file ends in ${[...codeExtensions, ...DATA_EXTENSIONS].join(", ")}` : "";
   throw new UserError(`unknown task ${JSON.stringify(name)} (${hint})${files}`);
 }

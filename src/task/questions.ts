@@ -1,31 +1,52 @@
+import { basename } from "node:path";
 import { z } from "zod";
-import { findDataset, heldOut, noSplit, splitFiles, type DatasetPlace } from "./dataset.ts";
-import { NUMBER_INSTRUCTION, numberReward } from "./numbers.ts";
-import { readRows, type Row } from "./read.ts";
-import type { Problem, TaskDefinition } from "./types.ts";
+import { heldOut } from "./dataset.ts";
+import { type Example, readExamples } from "./examples.ts";
+import { type AnswerForm, FORMS, gradingOf, gradingOptions, stateAnswer } from "./grading.ts";
+import type { Problem, Prompt, TaskDefinition } from "./types.ts";
 
-/** A question with a number for an answer, from whatever file. */
+/** A question with its gold, from whatever file. */
 export interface Question {
   id: string;
   question: string;
-  /** Normal form: no separators, no trailing zeros. */
+  /** Of a multiple-choice question the letter. */
   answer: string;
-  /** As the file writes it; ReFT's target repeats it so. */
-  writtenAnswer: string;
+  /** As the file writes it, where that differs; ReFT's target repeats it so. */
+  writtenAnswer?: string;
+  /** With its options as the file writes them, where these were taken out; ReFT's prompt repeats it so. */
+  writtenQuestion?: string;
   /** The chain of thought, without the statement of the answer. */
   reasoning?: string;
   /** The chain of thought as the file writes it, where that differs. */
   writtenReasoning?: string;
+  /** A whole response, in place of `reasoning`. */
+  demonstration?: string;
+  options?: string[];
+  tolerance?: number;
+  tags?: Record<string, string>;
 }
 
-export const questionOptions = z.strictObject({
-  name: z.string(),
-  path: z.string().min(1).optional(),
-  prompt: z.enum(["chat", "reft"]).default("chat"),
+/** What every set of questions lets its user choose. */
+export const questionOptions = {
+  /** The share of the training questions that is held out. */
   dev: z.number().min(0).max(0.5).default(0.1),
-});
+  /** A file of worked examples that stand before the question, and how many of them; all when absent. */
+  examples: z.string().min(1).optional(),
+  shots: z.int().positive().optional(),
+  ...gradingOptions,
+};
 
-export type QuestionOptions = z.infer<typeof questionOptions>;
+type PromptName = "chat" | "completion" | "reft" | "text";
+
+type QuestionOptions = z.infer<z.ZodObject<typeof questionOptions>> & { prompt: PromptName };
+
+/** Where a set's questions come from, each split read when it is asked for. */
+export interface QuestionSet {
+  name: string;
+  form: AnswerForm;
+  train?(): Promise<Question[]>;
+  test?(): Promise<Question[]>;
+}
 
 /** ReFT's fixed strings (arXiv 2401.08967, the authors' published prompts). */
 const REFT = {
@@ -35,55 +56,94 @@ const REFT = {
 };
 
 /**
- * A task over a published set of questions. `train` is the training file without `dev`, the share of it whose questions' hash is
- * lowest, the same for every seed; `test` is the test file. Reward: 1 where the number is right.
+ * A task over a set of questions. `train` is its training data without `dev`, the share of it whose questions' hash is lowest, the
+ * same for every seed. Reward: 1 where the strict verdict is equal.
  */
-export function questionTask(
-  place: DatasetPlace,
-  options: QuestionOptions,
-  baseDir: string,
-  parse: (row: Row, index: number, split: "train" | "test") => Question,
-): TaskDefinition {
-  const at = findDataset(place, options.path, baseDir);
-  const read = async (split: "train" | "test"): Promise<Question[]> => {
-    const files = splitFiles(place, at, split);
-    if (files === undefined) throw noSplit(at, split);
-    const rows: Row[] = [];
-    for (const file of files) rows.push(...(await readRows(file)));
-    return rows.map((row, index) => parse(row, index, split));
-  };
-  const toProblem = (question: Question) => problemOf(question, options.prompt);
+export async function questionTask(set: QuestionSet, options: QuestionOptions, baseDir: string): Promise<TaskDefinition> {
+  const examples = options.examples === undefined ? [] : await readExamples(options.examples, baseDir, set, options.shots);
+  const toProblem = (question: Question) => problemOf(question, set.form, options.prompt, examples);
+  const { train, test } = set;
   let training: Promise<Question[]> | undefined;
-  const trainOrDev = (dev: boolean) => async () => {
-    const questions = await (training ??= read("train"));
+  const trainOrDev = (dev: boolean, read: () => Promise<Question[]>) => async () => {
+    const questions = await (training ??= read());
     return questions.filter(({ question }) => heldOut(question, options.dev) === dev).map(toProblem);
   };
+  const shots = examples.length === 0 ? "" : `, ${examples.length} shots from ${basename(options.examples ?? "")}`;
   return {
-    name: place.name,
+    name: set.name,
     splits: {
-      train: trainOrDev(false),
-      ...(options.dev > 0 ? { dev: trainOrDev(true) } : {}),
-      test: async () => (await read("test")).map(toProblem),
+      ...(train === undefined ? {} : { train: trainOrDev(false, train) }),
+      ...(train === undefined || options.dev === 0 ? {} : { dev: trainOrDev(true, train) }),
+      ...(test === undefined ? {} : { test: async () => (await test()).map(toProblem) }),
     },
-    reward: (problem, response) => numberReward(problem, response),
+    prompt: options.prompt + shots,
+    grading: gradingOf(set.form, options.prompt, options),
+    // A model without a chat's turns goes on with a question of its own.
+    ...(options.prompt === "completion" ? { stop: ["\nQuestion:"] } : {}),
   };
 }
 
-function problemOf(item: Question, prompt: QuestionOptions["prompt"]): Problem {
-  const question = item.question.trim();
+function problemOf(item: Question, form: AnswerForm, prompt: PromptName, examples: Example[]): Problem {
+  const { id, answer, options, tolerance, tags } = item;
+  const demonstration = demonstrationOf(item, form, prompt);
+  return {
+    id,
+    prompt: promptOf(item, form, prompt, examples),
+    ...(demonstration === undefined ? {} : { demonstrations: [demonstration] }),
+    answer,
+    question: item.question.trim(),
+    ...(options === undefined ? {} : { options }),
+    ...(tolerance === undefined ? {} : { tolerance }),
+    ...(tags === undefined ? {} : { tags }),
+  };
+}
+
+function promptOf(item: Question, form: AnswerForm, prompt: PromptName, examples: Example[]): Prompt {
+  const ask = (question: string) => [question, FORMS[form].instruction].filter(Boolean).join("\n\n");
+  switch (prompt) {
+    case "reft":
+      return { text: REFT.instruction + (item.writtenQuestion ?? item.question).trim() + REFT.cotTrigger };
+    case "text":
+      return { text: withOptions(item) };
+    case "completion": {
+      const shown = examples.map((example) => `Question: ${withOptions(example)}\nAnswer: ${example.response}\n\n`);
+      const head = FORMS[form].instruction === "" ? "" : `${FORMS[form].instruction}\n\n`;
+      return { text: `${head}${shown.join("")}Question: ${withOptions(item).trim()}\nAnswer:` };
+    }
+    case "chat":
+      return {
+        messages: [
+          ...examples.flatMap((example) => [
+            { role: "user" as const, content: ask(withOptions(example)) },
+            { role: "assistant" as const, content: example.response },
+          ]),
+          { role: "user", content: ask(withOptions(item).trim()) },
+        ],
+      };
+  }
+}
+
+/** A question with its options below it, a letter each. */
+function withOptions({ question, options }: Pick<Question, "question" | "options">): string {
+  if (options === undefined) return question;
+  return `${question.trim()}\n\n${options.map((text, i) => `${letterOf(i)}. ${text}`).join("\n")}`;
+}
+
+/** A, B, C, ... */
+export function letterOf(index: number): string {
+  return String.fromCharCode("A".charCodeAt(0) + index);
+}
+
+function demonstrationOf(item: Question, form: AnswerForm, prompt: PromptName): string | undefined {
+  if (item.demonstration !== undefined) return item.demonstration;
   if (prompt === "reft") {
     const reasoning = (item.writtenReasoning ?? item.reasoning)?.trim();
-    return {
-      id: item.id,
-      prompt: { text: REFT.instruction + question + REFT.cotTrigger },
-      ...(reasoning ? { demonstrations: [reasoning + REFT.answerTrigger + item.writtenAnswer.trim()] } : {}),
-      answer: item.answer,
-    };
+    return reasoning ? reasoning + REFT.answerTrigger + (item.writtenAnswer ?? item.answer).trim() : undefined;
   }
-  return {
-    id: item.id,
-    prompt: { messages: [{ role: "user", content: `${question}\n\n${NUMBER_INSTRUCTION}` }] },
-    ...(item.reasoning ? { demonstrations: [`${item.reasoning.trim()}\n#### ${item.answer}`] } : {}),
-    answer: item.answer,
-  };
+  return item.reasoning ? `${item.reasoning.trim()}\n${stateAnswer(FORMS[form].strict[0], item.answer)}` : undefined;
+}
+
+/** A problem's question by itself; the prompt's last message, or its text, where the task does not say. */
+export function questionText({ question, prompt }: Problem): string {
+  return question ?? ("text" in prompt ? prompt.text : (prompt.messages.at(-1)?.content ?? ""));
 }

@@ -3,6 +3,7 @@ import { parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
+import { csvRecords } from "./csv.ts";
 
 /** A record of a data file and where it stands, for messages: "train.jsonl:12" or "train.parquet row 12". */
 export interface Row {
@@ -13,10 +14,10 @@ export interface Row {
 const recordSchema = z.record(z.string(), z.unknown());
 
 /** Formats that `readRows` reads, by the end of a file's name. */
-export const DATA_EXTENSIONS = [".jsonl", ".json", ".parquet"] as const;
+export const DATA_EXTENSIONS = [".jsonl", ".json", ".csv", ".parquet"] as const;
 
 /**
- * The records of a data file: JSON lines, one JSON array, or parquet. Throws a UserError that names file and line where the
+ * The records of a data file: JSON lines, one JSON array, CSV with a line of names, or parquet. Throws a UserError that names file and line where the
  * file cannot be read, is malformed, or holds nothing.
  */
 export async function readRows(file: string): Promise<Row[]> {
@@ -27,7 +28,9 @@ export async function readRows(file: string): Promise<Row[]> {
     ? await parquetRows(file, bytes)
     : file.endsWith(".json")
       ? arrayRows(file, bytes.toString("utf8"))
-      : lineRows(file, bytes.toString("utf8"));
+      : file.endsWith(".csv")
+        ? csvRecords(file, bytes.toString("utf8"))
+        : lineRows(file, bytes.toString("utf8"));
   if (rows.length === 0) throw new UserError(`${file}: the data file is empty; expected at least one record`);
   return rows;
 }

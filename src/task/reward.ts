@@ -1,4 +1,6 @@
-import type { Grade, Problem, TaskDefinition } from "./types.ts";
+import { UserError } from "../errors.ts";
+import { gradeResponse } from "./grading.ts";
+import type { Grade, Problem, Reward, TaskDefinition } from "./types.ts";
 
 /** Seconds that a reward may take when its task does not say. */
 export const DEFAULT_DEADLINE = 10;
@@ -12,6 +14,13 @@ export interface Item {
 export interface Grader {
   grade(items: Item[]): Promise<Grade[]>;
   close(): Promise<void>;
+}
+
+/** The task's own reward, or where it has none 1 for a strict verdict of `equal`, else 0. */
+export function rewardOf({ reward, grading }: TaskDefinition, { problem, response }: Item): Reward | Promise<Reward> {
+  if (reward !== undefined) return reward(problem, response);
+  if (grading === undefined) throw new UserError("the task has neither a reward nor a grading");
+  return gradeResponse(problem, response, grading).strict.equal ? 1 : 0;
 }
 
 /** The grade that a reward stands for; one that is no number, or lacks a part that has a weight, is a failed grade. */
@@ -55,7 +64,7 @@ export function localGrader(definition: TaskDefinition): Grader {
       Promise.all(
         items.map(async (item) => {
           try {
-            const reward = await within(deadline, async () => definition.reward(item.problem, item.response));
+            const reward = await within(deadline, async () => rewardOf(definition, item));
             if (reward === late) return failedGrade(item, pastDeadline(deadline));
             return gradeOf(item, reward, definition.weights);
           } catch (error) {

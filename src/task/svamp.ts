@@ -1,12 +1,7 @@
 import { z } from "zod";
-import { UserError } from "../errors.ts";
-import type { DatasetPlace } from "./dataset.ts";
+import { type Benchmark, parseRow } from "./benchmark.ts";
 import { goldNumber } from "./numbers.ts";
-import type { Question } from "./questions.ts";
-import { reftRow, reftQuestion } from "./reft-rows.ts";
-import type { Row } from "./read.ts";
-
-export const svampPlace: DatasetPlace = { name: "svamp", hub: "ChilleD/SVAMP" };
+import { reftQuestion, reftRow } from "./reft-rows.ts";
 
 const publishedRow = z.object({
   ID: z.string().min(1),
@@ -17,28 +12,28 @@ const publishedRow = z.object({
 });
 
 /** SVAMP as published (`ID`, `Body`, `Question`, `Equation`, `Answer`) or in ReFT's schema, which adds chains of thought. */
-export function svampQuestion(row: Row): Question {
-  const reft = reftRow.safeParse(row.value);
-  if (reft.success) return reftQuestion(reft.data, row.place);
-  const parsed = publishedRow.safeParse(row.value);
-  if (!parsed.success) {
-    const found = Object.keys(row.value).join(", ") || "nothing";
-    throw new UserError(
-      `${row.place}: expected ID, Body, Question and Answer (or ReFT's item_id, question, answer_value), found the fields ${found}`,
-    );
-  }
-  const { ID, Body, Question, Equation, Answer } = parsed.data;
-  const body = Body.trim();
-  const answer = goldNumber(String(Answer), row.place);
-  return {
-    id: ID,
-    // Some bodies lack their full stop.
-    question: `${body}${/[.?!,]$/.test(body) || body === "" ? "" : "."} ${Question.trim()}`.trim(),
-    answer,
-    writtenAnswer: String(Answer),
-    reasoning: Equation === undefined ? undefined : `${equation(Equation)} = ${answer}`,
-  };
-}
+export const svamp: Benchmark = {
+  name: "svamp",
+  hub: "ChilleD/SVAMP",
+  form: "number",
+  reft: true,
+  parse(row) {
+    const reft = reftRow.safeParse(row.value);
+    if (reft.success) return reftQuestion(reft.data, row.place);
+    const expected = "ID, Body, Question and Answer (or ReFT's item_id, question, answer_value)";
+    const { ID, Body, Question, Equation, Answer } = parseRow(publishedRow, row, expected);
+    const body = Body.trim();
+    const answer = goldNumber(String(Answer), row.place);
+    return {
+      id: ID,
+      // Some bodies lack their full stop.
+      question: `${body}${/[.?!,]$/.test(body) || body === "" ? "" : "."} ${Question.trim()}`.trim(),
+      answer,
+      writtenAnswer: String(Answer),
+      reasoning: Equation === undefined ? undefined : `${equation(Equation)} = ${answer}`,
+    };
+  },
+};
 
 /** `( 8.0 - 2.0 )` as a person writes it: `8 - 2`. */
 function equation(text: string): string {

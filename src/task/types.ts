@@ -1,3 +1,4 @@
+import type { Mode, Strategy } from "../grade/index.ts";
 import type { Message } from "../model/types.ts";
 
 /** What the policy is asked. */
@@ -15,8 +16,16 @@ export interface Problem {
   prompt: Prompt;
   /** SFT's targets: whole responses (without the prefill). */
   demonstrations?: string[];
-  /** What the reward compares with. */
+  /** The gold: what the reward compares with. */
   answer?: string;
+  /** The question by itself, without instructions and examples, where the prompt holds more. */
+  question?: string;
+  /** Texts of a multiple-choice question's options, A first; `answer` is a letter. */
+  options?: string[];
+  /** Relative difference that numbers may have, where the data set grants one. */
+  tolerance?: number;
+  /** What groups of problems share, such as `level` and `subject`; evaluation reports by each. */
+  tags?: Record<string, string>;
   /** Anything else that the reward reads. */
   data?: Record<string, unknown>;
 }
@@ -32,12 +41,26 @@ export type Split = "train" | "dev" | "test";
 /** A reward: one number, or named parts that are summed with the task's weights (1 when absent). */
 export type Reward = number | Record<string, number>;
 
+/** How a response is compared with the gold: in the reward (the strict verdict) and in evaluation. */
+export interface Grading {
+  /** How answers are compared; `math` when absent. */
+  mode?: Mode;
+  /** Where the prompt asks for the answer: the strategies of extraction in order. */
+  strict: Strategy[];
+  /** Wherever else an answer may stand; every strategy in the documented order (`auto`) when absent. */
+  flexible?: Strategy[];
+}
+
 /** What a task's author writes. */
 export interface TaskDefinition {
   name: string;
   /** Splits by name; a function is called at most once. */
   splits: Partial<Record<Split, Problem[] | ProblemSource | (() => Promise<Problem[] | ProblemSource>)>>;
-  reward(problem: Problem, response: string): Reward | Promise<Reward>;
+  /** Needed where there is no `grading`; without it the reward is 1 where the strict verdict is equal, else 0. */
+  reward?(problem: Problem, response: string): Reward | Promise<Reward>;
+  grading?: Grading;
+  /** The prompt's name, for reports; `own` when absent. */
+  prompt?: string;
   /** Weights of named reward parts. */
   weights?: Record<string, number>;
   /** Seconds that one reward may take; 10 when absent. */
@@ -61,6 +84,10 @@ export interface Grade {
 export interface Task {
   readonly name: string;
   readonly stop: string[];
+  /** The prompt's name, for reports. */
+  readonly prompt: string;
+  /** Absent where only the task's own reward says what is right. */
+  readonly grading?: Grading;
   /** The words of a tiny model's tokenizer, where the task knows them all. */
   readonly vocabulary?: string[];
   /** Throws a UserError when the task has no such split, naming those it has. */

@@ -1,8 +1,8 @@
 import { z } from "zod";
 import { RandomStream } from "../engine/random.ts";
 import { generatedTask } from "./generated.ts";
-import { NUMBER_INSTRUCTION, numberReward } from "./numbers.ts";
-import type { Problem, TaskDefinition } from "./types.ts";
+import { FORMS, gradeResponse } from "./grading.ts";
+import type { Grading, Problem, TaskDefinition } from "./types.ts";
 
 /**
  * Grade-school word problems with chains of thought: a person has some objects, and one to three events change how many.
@@ -216,25 +216,28 @@ function wordProblem(id: string, key: string, options: WordProblemOptions): Prob
     prompt:
       options.prompt === "text"
         ? { text: `${text}\n` }
-        : { messages: [{ role: "user", content: `${text}\n\n${NUMBER_INSTRUCTION}` }] },
+        : { messages: [{ role: "user", content: `${text}\n\n${FORMS.number.instruction}` }] },
     demonstrations: [lines.join("\n")],
     answer,
+    question: text,
+    tags: { level: String(steps) },
     data: { text, steps, hasty },
   };
 }
 
 export function wordProblems(options: WordProblemOptions, runSeed: number): TaskDefinition {
-  // A tiny model's answer counts only where it says that it is one.
-  const reward = (problem: Problem, response: string) =>
-    numberReward(problem, response, options.prompt === "text" ? ["hashes"] : undefined);
+  // A tiny model's answer, too, counts only where it says that it is one.
+  const grading: Grading = { strict: [...FORMS.number.strict] };
   const task = generatedTask({
     name: "wordproblems",
     seed: options.seed ?? runSeed,
     limit: options.demonstrations,
     keep: (problem) =>
-      !options.accepted || problem.demonstrations?.every((text) => reward(problem, text) === 1) === true,
+      !options.accepted ||
+      problem.demonstrations?.every((text) => gradeResponse(problem, text, grading).strict.equal) === true,
     make: (id, key) => wordProblem(id, key, options),
-    reward,
+    prompt: options.prompt,
+    grading,
   });
   return options.prompt === "text" ? { ...task, vocabulary: wordProblemVocabulary() } : task;
 }

@@ -1,0 +1,61 @@
+import type { GradedAnswer } from "../grade/index.ts";
+import { UserError } from "../errors.ts";
+import { gradeResponse } from "../task/grading.ts";
+import { solved } from "../task/solved.ts";
+import type { Grade, Grading, Problem, Task } from "../task/types.ts";
+import type { AnswerGrade, EvaluatedSample } from "./samples.ts";
+
+type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" | "solved" | "error">;
+
+/** A response's verdicts and reward. */
+export async function gradeSample(task: Task, problem: Problem, response: string): Promise<Graded> {
+  const [grade] = await task.grade([{ problem, response }]);
+  if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade) };
+  const { strict, flexible } = gradeResponse(problem, response, task.grading);
+  return { strict: answerGrade(strict), flexible: answerGrade(flexible), ...grade, solved: strict.equal };
+}
+
+/**
+ * Grades a sample again, from its line alone. A reward that was the strict verdict follows it; another one stays. Throws a UserError
+ * that names the sample where there is no gold.
+ */
+export function regradeSample(sample: EvaluatedSample, grading: Grading): EvaluatedSample {
+  if (sample.gold === undefined) {
+    throw new UserError(
+      `sample ${sample.sample} of problem ${sample.problem} has no gold (its task has a reward of its own): it cannot be graded again`,
+    );
+  }
+  const { strict, flexible } = gradeResponse(problemOf(sample), sample.text, grading);
+  const own = Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;
+  return {
+    ...sample,
+    strict: answerGrade(strict),
+    flexible: answerGrade(flexible),
+    reward: own ? sample.reward : Number(strict.equal),
+    solved: strict.equal,
+  };
+}
+
+/** The problem as far as its grade depends on it. */
+export function problemOf({ problem, gold, options, tolerance }: EvaluatedSample): Pick<
+  Problem,
+  "id" | "answer" | "options" | "tolerance"
+> {
+  return { id: problem, answer: gold, options, tolerance };
+}
+
+function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer): AnswerGrade {
+  return {
+    ...(extracted === undefined ? {} : { answer: extracted.text, strategy: extracted.strategy }),
+    verdict,
+    rule,
+    reason,
+  };
+}
+
+function byReward(grade: Grade): AnswerGrade {
+  const reason = grade.error === undefined ? `the reward is ${grade.reward}` : "grading failed";
+  return { verdict: isSolved(grade) ? "equal" : "different", rule: "reward", reason };
+}
+
+const isSolved = (grade: Grade): boolean => grade.error === undefined && solved(grade);

@@ -1,0 +1,102 @@
+import type { EvaluationReport, Measure } from "./report.ts";
+
+/**
+ * A report for a terminal: what was asked, a row a measure with its 95 % interval, then a row a group. Strict and flexible stand side
+ * by side where `width` has room for both, else below each other. No line is longer than `width` (40 at least), where names allow.
+ */
+export function reportText(report: EvaluationReport, width: number): string {
+  const { measures, groups, problems, n, temperature, seed, maxTokens, unsure, gradeErrors } = report;
+  const drawn = n === 1 ? "1 sample each" : `${n} samples each`;
+  const head = [
+    `${report.task}, ${report.split}: ${problems} problems, ${drawn}`,
+    `temperature ${temperature}, seed ${seed}, at most ${maxTokens} tokens`,
+    `prompt ${report.prompt}; mode ${report.mode}`,
+    ...(report.mode === "reward"
+      ? []
+      : [`strict: ${report.strict.join(", ")}; flexible: ${report.flexible.join(", ")}`]),
+  ].flatMap((line) => wrap(line, width));
+  const both = measures.some(({ grading }) => grading === "flexible");
+  const rows = [
+    ...sided("accuracy", measures, (m) => m.name === "accuracy"),
+    ...(["pass@k", "maj@k", "best@k"] as const).flatMap((name) =>
+      [...new Set(measures.filter((m) => m.name === name).map(({ k }) => k))].flatMap((k) =>
+        sided(name.replace("k", String(k)), measures, (m) => m.name === name && m.k === k),
+      ),
+    ),
+    ...measures.filter(({ name }) => name === "truncated").map((m) => ({ label: "truncated", strict: percent(m) })),
+    ...measures.filter(({ name }) => name === "tokens").map((m) => ({ label: "tokens a problem", strict: plain(m) })),
+  ];
+  const grouped = groups.map(({ tag, value, problems, measures }) => {
+    const [row] = sided(`${tag} ${value} (${problems})`, measures, (m) => m.name === "accuracy");
+    return row;
+  });
+  const notes = [
+    ...(unsure.strict + unsure.flexible > 0
+      ? [`unsure, counted as not right: ${unsure.strict} strict, ${unsure.flexible} flexible`]
+      : []),
+    ...(gradeErrors > 0 ? [`grading failed for ${gradeErrors} samples, counted as not right`] : []),
+    "[low, high]: 95 % interval",
+  ].flatMap((line) => wrap(line, width));
+  const blocks = [rows, ...(grouped.length > 0 ? [grouped] : [])].map((block) => table(block, both, width));
+  return [head.join("\n"), ...blocks, notes.join("\n")].join("\n\n");
+}
+
+interface Row {
+  label: string;
+  strict: string;
+  flexible?: string;
+}
+
+function sided(label: string, measures: Measure[], holds: (measure: Measure) => boolean): Row[] {
+  const [strict, flexible] = (["strict", "flexible"] as const).map((grading) =>
+    measures.find((measure) => holds(measure) && measure.grading === grading),
+  );
+  if (strict === undefined) return [];
+  return [{ label, strict: percent(strict), ...(flexible === undefined ? {} : { flexible: percent(flexible) }) }];
+}
+
+function percent({ value, low, high }: Measure): string {
+  const [v, l, h] = [value, low, high].map((share) => (100 * share).toFixed(1));
+  return `${v.padStart(5)} % [${l}, ${h}]`;
+}
+
+function plain({ value, low, high }: Measure): string {
+  const [v, l, h] = [value, low, high].map((number) => number.toFixed(0));
+  return `${v.padStart(5)} [${l}, ${h}]`;
+}
+
+function table(rows: Row[], both: boolean, width: number): string {
+  const column = (texts: string[]) => Math.max(...texts.map(({ length }) => length));
+  const first = column(rows.map(({ label }) => label));
+  const second = column([...rows.map(({ strict }) => strict), both ? "strict" : ""]);
+  const third = column(rows.map(({ flexible = "" }) => flexible));
+  if (!both) return rows.map(({ label, strict }) => `${label.padEnd(first)}  ${strict}`).join("\n");
+  if (first + second + third + 4 <= width) {
+    const head = `${"".padEnd(first)}  ${"strict".padEnd(second)}  flexible`;
+    return [
+      head,
+      ...rows.map(({ label, strict, flexible = "" }) =>
+        `${label.padEnd(first)}  ${strict.padEnd(second)}  ${flexible}`.trimEnd(),
+      ),
+    ].join("\n");
+  }
+  const indent = "  ";
+  return rows
+    .flatMap(({ label, strict, flexible }) =>
+      flexible === undefined
+        ? [label, `${indent}${strict}`]
+        : [label, `${indent}strict   ${strict}`, `${indent}flexible ${flexible}`],
+    )
+    .join("\n");
+}
+
+/** Breaks a line at blanks. */
+function wrap(line: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of line.split(" ")) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= width) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}

@@ -1,0 +1,190 @@
+import { createHash } from "node:crypto";
+import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { open, readdir, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { z } from "zod";
+import { UserError } from "../errors.ts";
+import { chunkProblems } from "../eval/evaluate.ts";
+import type { EvaluationSettings } from "../eval/report.ts";
+import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
+import { MODES, STRATEGIES } from "../grade/index.ts";
+import { parseStrict } from "../strict.ts";
+import type { Problem } from "../task/types.ts";
+import { diskError, writeAll } from "./disk.ts";
+import { currentEnvironment, type Environment, environmentDifference, environmentSchema } from "./environment.ts";
+import { isRunFolder } from "./folder.ts";
+import { lockFolder } from "./lock.ts";
+import { modelFolder, recipeOf } from "./models.ts";
+
+const settingsShape = {
+  model: z.string(),
+  task: z.string(),
+  split: z.string(),
+  prompt: z.string(),
+  mode: z.enum([...MODES, "reward"]),
+  strict: z.array(z.enum(STRATEGIES)),
+  flexible: z.array(z.enum(STRATEGIES)),
+  n: z.int().positive(),
+  temperature: z.number().nonnegative(),
+  maxTokens: z.int().positive(),
+  seed: z.int().nonnegative(),
+};
+
+/** What the samples beside it were asked for. */
+const recordSchema = z.strictObject({
+  ...settingsShape,
+  /** Digests of the model's files and of the problems as they were asked. */
+  weights: z.string(),
+  problems: z.string(),
+  environment: environmentSchema.optional(),
+});
+type EvaluationRecord = z.infer<typeof recordSchema>;
+
+/**
+ * The samples file of one evaluation: `evals/<task>-<split>-<digest>.jsonl`, the digest being of everything that the samples depend on,
+ * so that the same evaluation finds what it has sampled already. Beside it a `.json` with what was asked. Locked while it is open.
+ */
+export class EvaluationFile {
+  /** Relative to the folder. */
+  readonly file: string;
+  /** What is there already: whole chunks, or everything. */
+  readonly kept: EvaluatedSample[];
+  private readonly path: string;
+  private readonly fd: number;
+  private readonly unlock: () => void;
+  private readonly record: EvaluationRecord;
+
+  constructor(dir: string, settings: EvaluationSettings, weights: string, problems: Problem[]) {
+    const record = { ...settings, weights, problems: digest(JSON.stringify(problems)) };
+    const { model: _, ...identity } = record;
+    const name = `${settings.task}-${settings.split}-${digest(JSON.stringify(identity)).slice(0, 8)}`;
+    this.file = `evals/${name}.jsonl`;
+    this.path = join(dir, this.file);
+    try {
+      mkdirSync(dirname(this.path), { recursive: true });
+    } catch (error) {
+      throw diskError(error, this.path);
+    }
+    this.unlock = lockFolder(dirname(this.path), `${name}.lock`);
+    try {
+      this.record = { ...record, environment: readRecord(this.path)?.environment };
+      this.kept = existsSync(this.path) ? keepChunks(this.path, settings.n, problems) : [];
+      this.fd = openSync(this.path, "a");
+    } catch (error) {
+      this.unlock();
+      throw diskError(error, this.path);
+    }
+  }
+
+  /** Notes where sampling goes on: what differs from where it began, in words, or undefined. `plan` is the model's memory plan. */
+  begin(plan: string): string | undefined {
+    const now = currentEnvironment(plan);
+    const before: Environment = this.kept.length > 0 ? (this.record.environment ?? now) : now;
+    const text = `${JSON.stringify({ ...this.record, environment: before }, null, 2)}\n`;
+    try {
+      writeFileSync(`${recordPath(this.path)}.new`, text);
+      renameSync(`${recordPath(this.path)}.new`, recordPath(this.path));
+    } catch (error) {
+      throw diskError(error, this.path);
+    }
+    return environmentDifference(before, now);
+  }
+
+  append(sample: EvaluatedSample): void {
+    try {
+      writeAll(this.fd, Buffer.from(`${JSON.stringify(sample)}\n`));
+    } catch (error) {
+      throw diskError(error, this.path);
+    }
+  }
+
+  close(): void {
+    closeSync(this.fd);
+    this.unlock();
+  }
+}
+
+/** What the samples of a file were asked for; undefined where no record lies beside it. */
+export function readRecord(path: string): EvaluationRecord | undefined {
+  const source = recordPath(path);
+  if (!existsSync(source)) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(readFileSync(source, "utf8"));
+  } catch (error) {
+    throw new UserError(`${source}: not valid JSON (${error instanceof Error ? error.message : String(error)}); remove it`);
+  }
+  return parseStrict(recordSchema, value, source);
+}
+
+const recordPath = (samples: string): string => samples.replace(/(\.jsonl)?$/, ".json");
+
+/** The samples of the whole chunks at the file's beginning; the rest is cut off, because its rows shared a batch with missing ones. */
+function keepChunks(path: string, n: number, problems: Problem[]): EvaluatedSample[] {
+  const { samples, ends } = readSamples(path);
+  samples.forEach(({ problem, sample }, i) => {
+    const expected = problems[Math.floor(i / n)]?.id;
+    if (problem === expected && sample === i % n) return;
+    throw new UserError(
+      `${path}:${i + 1}: expected sample ${i % n} of problem ${expected ?? "(none)"}, found sample ${sample} of problem ${problem}: the lines are out of order; put them back, or move the file away and sample again`,
+    );
+  });
+  const total = problems.length * n;
+  const size = readFileSync(path).length;
+  // A last line that lost only its end counts as cut.
+  const whole = ends.filter((end) => end <= size).length;
+  const chunk = chunkProblems(n) * n;
+  const kept = whole === total ? total : Math.floor(whole / chunk) * chunk;
+  const fd = openSync(path, "r+");
+  try {
+    ftruncateSync(fd, kept === 0 ? 0 : ends[kept - 1]);
+  } finally {
+    closeSync(fd);
+  }
+  return samples.slice(0, kept);
+}
+
+function digest(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
+}
+
+/** Bytes of a block, and how many of a large file are read. */
+const BLOCK = 4096;
+const BLOCKS = 64;
+
+/**
+ * A digest of the model that a name stands for: of a run folder the newest checkpoint and the base. Large files are judged by their
+ * size and 64 blocks spread over them, for training changes every weight.
+ */
+export async function modelDigest(name: string): Promise<string> {
+  const hash = createHash("sha256");
+  const add = async (path: string): Promise<void> => {
+    const found = await stat(path).catch(() => undefined);
+    if (found === undefined) return void hash.update(path);
+    if (found.isDirectory()) {
+      for (const entry of (await readdir(path)).sort()) {
+        if (/\.(json|safetensors|jinja)$/.test(entry)) await add(join(path, entry));
+      }
+      return;
+    }
+    hash.update(`${basename(path)} ${found.size} `);
+    const file = await open(path);
+    try {
+      const buffer = Buffer.alloc(BLOCK);
+      for (let i = 0; i < BLOCKS; i++) {
+        const { bytesRead } = await file.read(buffer, 0, BLOCK, Math.floor((found.size * i) / BLOCKS));
+        hash.update(buffer.subarray(0, bytesRead));
+      }
+    } finally {
+      await file.close();
+    }
+  };
+  const dir = resolve(name);
+  if (isRunFolder(dir)) {
+    await add(await modelFolder(name));
+    await add(recipeOf(dir).model);
+  } else {
+    await add(name);
+  }
+  return hash.digest("hex");
+}

@@ -1,0 +1,120 @@
+import { z } from "zod";
+import { equivalent, grade, type Graded, type GradedAnswer, type GradeOptions, type Mode, MODES, STRATEGIES, type Strategy } from "../grade/index.ts";
+import { nearest, UserError } from "../errors.ts";
+import type { Grading, Problem } from "./types.ts";
+
+/** What kind of answer a question has; the prompt's instruction and the strict strategy follow from it. */
+export type AnswerForm = "number" | "math" | "choice" | "exact";
+
+interface FormRule {
+  /** What the prompt asks. */
+  instruction: string;
+  /** Where the strict verdict therefore looks. */
+  strict: readonly Strategy[];
+  flexible?: readonly Strategy[];
+  mode?: Mode;
+}
+
+export const FORMS: Record<AnswerForm, FormRule> = {
+  number: {
+    instruction: "Reason step by step. End with a line that holds #### and the answer as a number, nothing else.",
+    strict: ["hashes"],
+  },
+  math: { instruction: "Reason step by step. Put the final answer in \\boxed{}.", strict: ["boxed"] },
+  choice: {
+    instruction:
+      'Reason step by step. End with the line "The answer is (X)", where X is the letter of the right option.',
+    strict: ["phrase"],
+    // A letter wherever it stands, else the text of an option.
+    flexible: ["letter", "auto"],
+  },
+  exact: { instruction: "", strict: ["hashes", "boxed", "whole"], mode: "exact" },
+};
+
+/** How answers of a form are graded; a prompt may ask for the answer elsewhere, or nowhere in particular. */
+export function gradingOf(form: AnswerForm, prompt: string, chosen: Partial<Grading>): Grading {
+  const { strict, flexible, mode } = FORMS[form];
+  const asked = prompt === "reft" ? (["reft"] as const) : prompt === "text" && form !== "exact" ? (["auto"] as const) : strict;
+  return {
+    mode: chosen.mode ?? mode ?? "math",
+    strict: chosen.strict ?? [...asked],
+    flexible: chosen.flexible ?? [...(flexible ?? (["auto"] as const))],
+  };
+}
+
+/** An answer as a response in a strategy's format states it. */
+export function stateAnswer(strategy: Strategy, answer: string): string {
+  switch (strategy) {
+    case "boxed":
+      return `\\boxed{${answer}}`;
+    case "hashes":
+      return `#### ${answer}`;
+    case "reft":
+      return `Therefore, the answer is: ${answer}`;
+    case "tag":
+      return `<answer>${answer}</answer>`;
+    case "phrase":
+      return /^[A-Z]$/.test(answer) ? `The answer is (${answer}).` : `The answer is ${answer}.`;
+    default:
+      return answer;
+  }
+}
+
+const strategies = z.union([z.enum(STRATEGIES), z.array(z.enum(STRATEGIES)).min(1)]).transform((names) => [names].flat());
+
+/** Options of a task that choose another comparison or extraction than its own. */
+export const gradingOptions = {
+  mode: z.enum(MODES).optional(),
+  strict: strategies.optional(),
+  flexible: strategies.optional(),
+};
+
+export const gradingSchema: z.ZodType<Grading> = z.strictObject({
+  mode: z.enum(MODES).optional(),
+  strict: z.array(z.enum(STRATEGIES)).min(1),
+  flexible: z.array(z.enum(STRATEGIES)).min(1).optional(),
+});
+
+/** The first of these strategies' names and modes that nobody knows is a UserError that names the nearest. */
+export function parseGrading(names: { mode?: string; strict?: string[]; flexible?: string[] }): Partial<Grading> {
+  const known = <T extends string>(what: string, name: string, all: readonly T[]): T => {
+    const found = all.find((candidate) => candidate === name);
+    if (found !== undefined) return found;
+    const near = nearest(name, all);
+    const hint = near === undefined ? `expected one of ${all.join(", ")}` : `did you mean ${near}?`;
+    throw new UserError(`unknown ${what} ${JSON.stringify(name)} (${hint})`);
+  };
+  const listed = (list: string[]) => list.map((name) => known("strategy", name, STRATEGIES));
+  return {
+    ...(names.mode === undefined ? {} : { mode: known("mode", names.mode, MODES) }),
+    ...(names.strict === undefined ? {} : { strict: listed(names.strict) }),
+    ...(names.flexible === undefined ? {} : { flexible: listed(names.flexible) }),
+  };
+}
+
+/** What of a problem its grade depends on. */
+export type GradedProblem = Pick<Problem, "id" | "answer" | "options" | "tolerance">;
+
+/** The strict and the flexible verdict on a response. A problem without a gold is a UserError. */
+export function gradeResponse(problem: GradedProblem, response: string, grading: Grading): Graded {
+  return grade(goldOf(problem), response, { ...grading, ...comparisonOf(problem) });
+}
+
+/** How the gold compares with itself, stated as the prompt asks: what `equal` rests on, or why no response can be right. */
+export function gradeGold(problem: GradedProblem, grading: Grading): GradedAnswer {
+  return gradeResponse(problem, stateAnswer(grading.strict[0], goldOf(problem)), grading).strict;
+}
+
+/** Whether two answers to a problem are the same, as votes are counted. */
+export function sameAnswer(problem: GradedProblem, first: string, second: string, mode: Mode): boolean {
+  return equivalent(first, second, { mode, ...comparisonOf(problem) }).verdict === "equal";
+}
+
+function comparisonOf({ options, tolerance }: GradedProblem): Pick<GradeOptions, "options" | "tolerance"> {
+  return { ...(options === undefined ? {} : { options }), ...(tolerance === undefined ? {} : { tolerance }) };
+}
+
+function goldOf({ id, answer }: GradedProblem): string {
+  if (answer !== undefined) return answer;
+  throw new UserError(`problem ${id} has no \`answer\` that a response could be compared with`);
+}
