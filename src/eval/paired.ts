@@ -1,5 +1,5 @@
-import { type Interval, normalQuantile95 } from "./intervals.ts";
-import { tQuantile } from "./student.ts";
+import { tQuantile, Z80, Z975 } from "./distributions.ts";
+import { type Interval, sparse } from "./intervals.ts";
 
 /**
  * McNemar's exact test: the two-sided probability of a split at least as uneven as `first` against `second` among the problems
@@ -46,6 +46,21 @@ export function tInterval95(values: readonly number[]): Difference {
   return { mean, interval: { low: mean - half, high: mean + half } };
 }
 
+/**
+ * The 95 % interval of the mean of paired differences of shares, each in [-1, 1]. Where a problem is right or wrong (all
+ * differences -1, 0 or 1), or where few problems differ, the adjusted Wald interval of Bonett and Price 2012 (J. Educ. Behav.
+ * Stat. 37:479, equation 6): two more problems, one in favour of each side. Otherwise the t interval over problems.
+ */
+export function pairedDifference95(differences: readonly number[]): Difference {
+  if (!differences.every(Number.isInteger) && !sparse(differences.map(Math.abs))) return tInterval95(differences);
+  const n = differences.length;
+  const { mean } = moments(differences);
+  const centre = (mean * n) / (n + 2);
+  const squares = (differences.reduce((sum, d) => sum + d * d, 0) + 2) / (n + 2);
+  const half = Z975 * Math.sqrt((squares - centre * centre) / (n + 2));
+  return { mean, interval: { low: Math.max(-1, centre - half), high: Math.min(1, centre + half) } };
+}
+
 /** More seeds than this are not enumerated. */
 export const MOST_SIGN_FLIPS = 20;
 
@@ -75,13 +90,10 @@ export function signFlipExact(differences: readonly number[]): number | undefine
   return extreme / 2 ** n;
 }
 
-/** 80 % quantile of the standard normal distribution: the power of `neededFor`. */
-const Z80 = 0.8416212335729143;
-
 /**
  * About how many problems (or seeds) would be needed to see a difference of `mean` with 95 % confidence in four of five such
  * comparisons: (z_0.975 + z_0.8)^2 s^2 / d^2 (Lachin 1981, equation 1, for a paired mean). Infinite for a difference of 0.
  */
 export function neededFor(mean: number, deviation: number): number {
-  return mean === 0 ? Infinity : Math.ceil((((normalQuantile95 + Z80) * deviation) / mean) ** 2);
+  return mean === 0 ? Infinity : Math.ceil((((Z975 + Z80) * deviation) / mean) ** 2);
 }

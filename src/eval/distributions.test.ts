@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { tQuantile } from "./student.ts";
+import { normalCdf, normalQuantile, tQuantile, Z80, Z975 } from "./distributions.ts";
 
 describe("Student's t", () => {
   // Fisher and Yates 1963, Statistical Tables, table III; Beyer 1968, CRC Handbook of Tables for Probability and Statistics.
@@ -25,5 +25,26 @@ describe("Student's t", () => {
     expect(tQuantile(0.9, 2)).toBeCloseTo((2 * 0.9 - 1) * Math.sqrt(2 / (1 - (2 * 0.9 - 1) ** 2)), 12);
     expect(tQuantile(0.975, 1318)).toBeCloseTo(1.9617655127673146, 10);
     expect(tQuantile(0.975, 100_000)).toBeCloseTo(1.959963984540054, 4);
+  });
+});
+
+describe("the normal distribution", () => {
+  // Abramowitz and Stegun 1964, table 26.1.
+  test.each([
+    [0, 0.5],
+    [0.5, 0.6914624612740131],
+    [1, 0.8413447460685429],
+    [2, 0.9772498680518208],
+    [3, 0.9986501019683699],
+    [-1.5, 0.06680720126885807],
+  ])("P(Z <= %f)", (x, p) => {
+    expect(normalCdf(x)).toBeCloseTo(p, 14);
+    expect(normalQuantile(p)).toBeCloseTo(x, 12);
+  });
+
+  test("its constants and its ends", () => {
+    expect(normalQuantile(0.975)).toBeCloseTo(Z975, 13);
+    expect(normalQuantile(0.8)).toBeCloseTo(Z80, 13);
+    expect([normalCdf(-40), normalCdf(40)]).toEqual([0, 1]);
   });
 });
