@@ -10,7 +10,8 @@ function variants(node: Node): readonly Node[] {
   let plus = 0;
   let minus = 0;
   some(node, (part) => {
-    if (part.kind === "either") part.sign === 1 ? plus++ : minus++;
+    if (part.kind === "either" && part.sign === 1) plus++;
+    else if (part.kind === "either") minus++;
     return false;
   });
   if (plus + minus === 0 || plus + minus > MAX_SIGNS) return [node];
