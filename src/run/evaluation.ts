@@ -16,7 +16,8 @@ import { UserError } from "../errors.ts";
 import { chunkProblems } from "../eval/evaluate.ts";
 import type { EvaluationSettings } from "../eval/report.ts";
 import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
-import { MODES, STRATEGIES } from "../grade/index.ts";
+import { STRATEGIES } from "../grade/index.ts";
+import { GRADING_MODES } from "../task/grading.ts";
 import { parseStrict } from "../strict.ts";
 import type { Problem } from "../task/types.ts";
 import { diskError, writeAll } from "./disk.ts";
@@ -31,7 +32,7 @@ const recordSchema = z.strictObject({
   task: z.string(),
   split: z.string().optional(),
   prompt: z.string().optional(),
-  mode: z.enum([...MODES, "reward"]),
+  mode: z.enum([...GRADING_MODES, "reward"]),
   strict: z.array(z.enum(STRATEGIES)),
   flexible: z.array(z.enum(STRATEGIES)),
   n: z.int().positive(),
