@@ -1,9 +1,9 @@
 import { afterAll, describe, expect, test } from "vitest";
 import { LocalEngine } from "../engine/local/index.ts";
 import { createTask } from "../task/create.ts";
-import type { Problem, ProblemSource, Reward } from "../task/types.ts";
-import { evaluate, type EvaluatedSample } from "./evaluate.ts";
-import { wilson95 } from "./intervals.ts";
+import type { Problem, ProblemSource, Reward, TaskDefinition } from "../task/types.ts";
+import { checkGolds, chunkProblems, evaluate, takeProblems } from "./evaluate.ts";
+import type { EvaluatedSample } from "./samples.ts";
 import { solved } from "../task/solved.ts";
 
 const engine = new LocalEngine({ threads: 1 });
@@ -18,21 +18,22 @@ const taskOf = (
 
 const run = async (
   task: ReturnType<typeof taskOf>,
-  options: { n?: number; temperature?: number; limit?: number } = {},
+  options: { n?: number; temperature?: number; limit?: number; done?: number; seed?: number } = {},
 ) => {
   const model = await tiny();
-  const samples: EvaluatedSample[] = [];
-  const result = await evaluate({
+  const heard: EvaluatedSample[] = [];
+  const samples = await evaluate({
     model,
     tokenizer: model.tokenizer,
     task,
-    split: "test",
+    problems: await takeProblems(task, "test", options.limit),
     maxTokens: 4,
     temperature: 1,
-    onSample: (sample) => samples.push(sample),
+    onSample: (sample) => heard.push(sample),
     ...options,
   });
-  return { result, samples };
+  expect(heard).toEqual(samples);
+  return samples;
 };
 
 describe("evaluate", () => {
@@ -42,22 +43,12 @@ describe("evaluate", () => {
       await new Promise((resolve) => setTimeout(resolve, (waiting = Math.max(0, waiting - 8))));
       return 1;
     };
-    const { samples } = await run(taskOf(slowFirst), { n: 2 });
+    const samples = await run(taskOf(slowFirst), { n: 2 });
     const order = problems.flatMap(({ id }) => [
       [id, 0],
       [id, 1],
     ]);
     expect(samples.map(({ problem, sample }) => [problem, sample])).toEqual(order);
-  });
-
-  test("counts what the samples say", async () => {
-    const reward = ({ id }: Problem, response: string) => (id.length > 1 ? 1 : response.length / 100);
-    const { result, samples } = await run(taskOf(reward), { n: 3 });
-    const tokens = samples.reduce((sum, sample) => sum + sample.tokens.length, 0);
-    expect(result).toMatchObject({ accuracy: 0.5, problems: 4, samples: 12, gradeErrors: 0 });
-    expect(result.interval).toEqual(wilson95(2, 4));
-    expect(result.tokensPerProblem).toBeCloseTo(tokens / 4, 9);
-    expect(result.truncationRate).toBe(samples.filter(({ stop }) => stop === "length").length / 12);
     expect(samples.every(({ logprobs, tokens }) => logprobs.length === tokens.length)).toBe(true);
   });
 
@@ -68,10 +59,51 @@ describe("evaluate", () => {
           taskOf(() => 0),
           { temperature: 0, limit: 2 },
         )
-      ).samples.map(({ text }) => text);
+      ).map(({ text }) => text);
     const first = await texts();
     expect(first).toHaveLength(2);
     expect(await texts()).toEqual(first);
+  });
+
+  test("what is left after whole chunks is sampled bit by bit as it would have been", async () => {
+    const n = 48;
+    expect(chunkProblems(n)).toBe(2);
+    const whole = await run(
+      taskOf(() => 0),
+      { n },
+    );
+    expect(
+      await run(
+        taskOf(() => 0),
+        { n, done: 2 },
+      ),
+    ).toEqual(whole.slice(2 * n));
+    expect(
+      await run(
+        taskOf(() => 0),
+        { n, seed: 1 },
+      ),
+    ).not.toEqual(whole);
+    expect(new Set(whole.slice(0, n).map(({ text }) => text)).size).toBeGreaterThan(5);
+  });
+
+  test("with a grading: both verdicts, and the reward is the strict one", async () => {
+    const definition: TaskDefinition = {
+      name: "g",
+      splits: {
+        test: problems.map((problem) => ({ ...problem, answer: "7", question: "?", tags: { level: "1" } })),
+      },
+      grading: { strict: ["hashes"] },
+    };
+    const [sample] = await run(createTask(definition), { limit: 1 });
+    expect(sample).toMatchObject({ gold: "7", question: "?", tags: { level: "1" }, reward: 0, solved: false });
+    expect(sample.strict).toMatchObject({ verdict: "different" });
+    expect(sample.strict.answer).toBeUndefined();
+    expect(sample.flexible?.strategy).toBeDefined();
+    expect(
+      (await createTask(definition).grade([{ problem: { ...problems[0], answer: "7" }, response: "#### 7.0" }]))[0]
+        .reward,
+    ).toBe(1);
   });
 
   test("a reward that throws costs its own sample", async () => {
@@ -79,15 +111,25 @@ describe("evaluate", () => {
       if (id === "c") throw new Error("no");
       return 1;
     };
-    const { result, samples } = await run(taskOf(reward));
-    expect(result).toMatchObject({ accuracy: 0.75, gradeErrors: 1 });
-    expect(samples.find(({ problem }) => problem === "c")).toMatchObject({ solved: false, reward: 0 });
+    const samples = await run(taskOf(reward));
+    expect(samples.map((sample) => sample.solved)).toEqual([true, true, false, true]);
+    expect(samples[2]).toMatchObject({ reward: 0, strict: { verdict: "different", rule: "reward" } });
+    expect(samples[2].error).toMatch(/problem c, .*the reward threw Error: no/);
   });
 
   test("an endless split needs a limit", async () => {
     const endless = taskOf(() => 1, { size: Infinity, at: (i) => ({ id: `${i}`, prompt: { text: "a" } }) });
     await expect(run(endless)).rejects.toThrow(/its test split is endless: give a limit/);
-    expect((await run(endless, { limit: 3 })).result.problems).toBe(3);
+    expect(await run(endless, { limit: 3 })).toHaveLength(3);
+  });
+
+  test("a gold that no rule can read is named before anything is sampled", () => {
+    const task = createTask({ name: "g", splits: { test: problems }, grading: { strict: ["hashes"] } });
+    const of = (answer: string): Problem => ({ ...problems[0], answer });
+    expect(() => checkGolds(task, [of("7"), of("x^2"), of("Monday")])).not.toThrow();
+    expect(() => checkGolds(task, [of("7"), { ...of(" "), id: "p9" }])).toThrow(
+      /^task g: no rule can read the gold of problem p9, " " \(.*rifft eval --validate/,
+    );
   });
 
   test("solved reads the part `correct` before the reward", () => {

@@ -81,7 +81,7 @@ describe("a task file", () => {
     [
       "unrewarded.ts",
       "export default { name: 'x', splits: { train: [] } };\n",
-      /unrewarded\.ts: `reward`: expected a function/,
+      /unrewarded\.ts: expected a `reward`, or a `grading`.*found neither/,
     ],
     [
       "unsplit.ts",

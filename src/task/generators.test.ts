@@ -128,13 +128,15 @@ describe("wordproblems", () => {
     expect(lengths.longest).toBeLessThan(110);
   });
 
-  test("as text only a marked answer counts, as a chat any that can be found", async () => {
+  test("only an answer that is marked as the prompt asks counts", async () => {
     const text = await load("wordproblems");
     const chat = await load("wordproblems", { prompt: "chat" });
     const problem = (await text.problems("train")).at(0);
-    const response = `It is ${problem.answer}.`;
-    expect((await text.grade([{ problem, response }]))[0].reward).toBe(0);
-    expect((await chat.grade([{ problem, response }]))[0].reward).toBe(1);
+    for (const task of [text, chat]) {
+      const responses = [`It is ${problem.answer}.`, `So:\n#### ${problem.answer}`];
+      const grades = await task.grade(responses.map((response) => ({ problem, response })));
+      expect(grades.map(({ reward }) => reward)).toEqual([0, 1]);
+    }
     const [message] = await take(chat, "train", 1);
     expect("messages" in message.prompt && message.prompt.messages[0].content.startsWith(textOf(message))).toBe(true);
   });

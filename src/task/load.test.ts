@@ -28,7 +28,7 @@ const refused: [string, string | Record<string, unknown>, RegExp][] = [
   ["an unknown prompt", { name: "svamp", prompt: "refd" }, /^task svamp: `prompt`: .*"chat".*"reft".*found "refd"$/],
   ["a file that is not there", "./none.ts", /none\.ts: no such task file$/],
   ["options for a task file", { name: "./none.ts", hasty: 1 }, /unknown key `hasty`/],
-  ["JSON lines without a grader", "./none.jsonl", /`grader`.*expected a grader: number or exact/],
+  ["JSON lines without a grader", "./none.jsonl", /`grader`.*expected a grader: number, math, choice or exact/],
   ["JSON lines that are not there", { name: "./none.jsonl", grader: "exact" }, /none\.jsonl: no such task file/],
 ];
 

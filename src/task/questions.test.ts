@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { questionKey } from "./dataset.ts";
+import { gradeResponse } from "./grading.ts";
 import { loadTask } from "./load.ts";
 import type { Problem, Split, Task } from "./types.ts";
 
@@ -28,6 +29,10 @@ async function rewards(task: Task, items: { problem: Problem; response: string }
   const grades = await task.grade(items);
   expect(grades.filter(({ error }) => error !== undefined)).toEqual([]);
   return grades.map(({ reward }) => reward);
+}
+
+function flexible(task: Task, problem: Problem, response: string): boolean {
+  return gradeResponse(problem, response, task.grading ?? { strict: [] }).flexible.equal;
 }
 
 function write(name: string, content: string): string {
@@ -106,7 +111,9 @@ describe("gsm8k", () => {
     expect(new Set(await rewards(task, own))).toEqual(new Set([1]));
     for (const form of ["\\boxed{?}", "The answer is ?.", "Therefore, the answer is: ?"]) {
       const items = problems.map((problem) => ({ problem, response: form.replace("?", problem.answer ?? "") }));
-      expect(new Set(await rewards(task, items))).toEqual(new Set([1]));
+      // Not where the prompt asks for it: right to the flexible verdict alone.
+      expect(items.every(({ problem, response }) => flexible(task, problem, response))).toBe(true);
+      expect(new Set(await rewards(task, items))).toEqual(new Set([0]));
     }
     const wrong = problems.map((problem) => ({ problem, response: `#### ${Number(problem.answer) + 1}` }));
     expect(new Set(await rewards(task, wrong))).toEqual(new Set([0]));
@@ -168,7 +175,7 @@ describe("svamp", () => {
     const items = train.map((problem) => ({ problem, response: problem.demonstrations?.[0] ?? "" }));
     expect(new Set(await rewards(task, items))).toEqual(new Set([1]));
     expect(items.filter(({ response }) => response.includes("Therefore, the answer is <"))).toEqual([]);
-    const gold = test.map((problem) => ({ problem, response: `\\boxed{${problem.answer}}` }));
+    const gold = test.map((problem) => ({ problem, response: `#### ${problem.answer}.0` }));
     expect(new Set(await rewards(task, gold))).toEqual(new Set([1]));
     const seen = new Set(train.map(questionOf));
     expect(test.filter((problem) => seen.has(questionOf(problem)))).toEqual([]);

@@ -91,12 +91,14 @@ export async function questionTask(
 function problemOf(item: Question, form: AnswerForm, prompt: PromptName, examples: Example[]): Problem {
   const { id, answer, options, tolerance, tags } = item;
   const demonstration = demonstrationOf(item, form, prompt);
+  const asked = promptOf(item, form, prompt, examples);
+  const question = item.question.trim();
   return {
     id,
-    prompt: promptOf(item, form, prompt, examples),
+    prompt: asked,
     ...(demonstration === undefined ? {} : { demonstrations: [demonstration] }),
     answer,
-    question: item.question.trim(),
+    ...("text" in asked && asked.text === question ? {} : { question }),
     ...(options === undefined ? {} : { options }),
     ...(tolerance === undefined ? {} : { tolerance }),
     ...(tags === undefined ? {} : { tags }),
