@@ -38,7 +38,7 @@ function problem(id: string, gold: string, responses: string[], tags: Record<str
         parts: {},
         solved: false,
       },
-      settings,
+      { strict: ["hashes"] },
     ),
   );
 }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import {
+  equivalent,
   extract,
   grade,
   type Graded,
@@ -136,15 +137,19 @@ function gradeExactly(gold: string, response: string, { strict, flexible = ["aut
 
 const plainBlanks = (text: string): string => text.trim().replace(/\s+/g, " ");
 
-/** How the gold compares with itself, stated as the prompt asks: what `equal` rests on, or why no response can be right. */
+/**
+ * How the gold compares with itself, stated as the prompt asks: what `equal` rests on, or why no response can be right. A published
+ * grader's mode says nothing about whether a gold can be read, so that `math` stands for it.
+ */
 export function gradeGold(problem: GradedProblem, grading: Grading): GradedAnswer {
-  return gradeResponse(problem, stateAnswer(grading.strict[0], goldOf(problem)), grading).strict;
+  const mode = grading.mode === "exact" ? "exact" : "math";
+  return gradeResponse(problem, stateAnswer(grading.strict[0], goldOf(problem)), { ...grading, mode }).strict;
 }
 
-/** Whether two answers to a problem are the same, as votes are counted. */
+/** Whether two answers to a problem are the same, as votes are counted: by mathematics whatever the mode, except `exact`. */
 export function sameAnswer(problem: GradedProblem, first: string, second: string, mode: GradingMode): boolean {
-  const whole = { mode, strict: ["whole" as const], flexible: ["whole" as const] };
-  return gradeResponse({ ...problem, answer: first }, second, whole).strict.equal;
+  if (mode === "exact") return plainBlanks(first) === plainBlanks(second);
+  return equivalent(first, second, comparisonOf(problem)).verdict === "equal";
 }
 
 function comparisonOf({ options, tolerance }: GradedProblem): Pick<GradeOptions, "options" | "tolerance"> {
