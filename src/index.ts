@@ -15,7 +15,17 @@ export { createProgress, type Progress, type StageInfo, type StepReport } from "
 export { createTask } from "./task/create.ts";
 export { loadTask, type LoadOptions } from "./task/load.ts";
 export { encodePrompt, encodeResponse } from "./task/prompt.ts";
-export type { Grade, Problem, ProblemSource, Prompt, Reward, Split, Task, TaskDefinition } from "./task/types.ts";
+export type {
+  Grade,
+  Grading,
+  Problem,
+  ProblemSource,
+  Prompt,
+  Reward,
+  Split,
+  Task,
+  TaskDefinition,
+} from "./task/types.ts";
 
 // Models: files in, and from the Hub.
 export { loadModelFiles } from "./model/load.ts";
@@ -61,5 +71,11 @@ export { cispo, type ClipThresholds, crossEntropy, grpoLoss, importanceSampling,
 export type { Stage, Step } from "./method/stage.ts";
 
 // Evaluation.
-export { evaluate, type EvaluatedSample, type EvaluateOptions, type Evaluation } from "./eval/evaluate.ts";
+export { evaluate, type EvaluateOptions, takeProblems } from "./eval/evaluate.ts";
+export { type EvaluationReport, type EvaluationSettings, type Group, type Measure, reportOf } from "./eval/report.ts";
+export { regradeSample } from "./eval/regrade.ts";
+export { type AnswerGrade, type EvaluatedSample, readSamples } from "./eval/samples.ts";
+export { reportText } from "./eval/table.ts";
+export { type GoldFinding, validateGolds, type Validation } from "./eval/validate.ts";
+export { findLeaks, type Leak } from "./task/leaks.ts";
 export { type Interval, wilson95 } from "./eval/intervals.ts";

@@ -1,5 +1,5 @@
 import { appendFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { UserError } from "../errors.ts";
 import { checkGolds, evaluate, takeProblems } from "../eval/evaluate.ts";
@@ -7,8 +7,9 @@ import { regradeSample } from "../eval/regrade.ts";
 import { checkKs, type EvaluationReport, type EvaluationSettings, reportOf } from "../eval/report.ts";
 import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
+import { validateGolds } from "../eval/validate.ts";
 import { diskError } from "../run/disk.ts";
-import { EvaluationFile, modelDigest, readRecord } from "../run/evaluation.ts";
+import { EvaluationFile, modelDigest, recordedSettings } from "../run/evaluation.ts";
 import { parseTaskReference } from "../run/recipe.ts";
 import { parseGrading } from "../task/grading.ts";
 import { allProblems, findLeaks, type Leak } from "../task/leaks.ts";
@@ -17,3 +18,285 @@ import type { Grading, Problem, Split, Task } from "../task/types.ts";
 import { recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine } from "./output.ts";
+
+interface Options {
+  model?: string;
+  task?: string;
+  split: Split;
+  limit?: number;
+  n: number;
+  k?: number[];
+  maxTokens: number;
+  temperature?: number;
+  seed: number;
+  out?: string;
+  from?: string;
+  mode?: string;
+  strict?: string[];
+  flexible?: string[];
+  validate?: boolean;
+  leaks?: string;
+  json?: boolean;
+}
+
+export function evalCommand(): Command {
+  return new Command("eval")
+    .description("accuracy, pass@k, maj@k and best@k with 95 % intervals; keeps every sample; resumes; grades again")
+    .option("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
+    .option("--task <T>", "a task's name, file, or TOML table (default: the run's own)")
+    .addOption(new Option("--split <name>", "which problems").choices(["train", "dev", "test"]).default("test"))
+    .option("--limit <problems>", "only the first so many problems", positiveWhole)
+    .option("--n <samples>", "samples a problem", positiveWhole, 1)
+    .option(
+      "--k <k...>",
+      "of how many samples pass@k, maj@k and best@k are (default: powers of two up to n, and n)",
+      wholes,
+    )
+    .option("--max-tokens <n>", "longest response", positiveWhole, 512)
+    .option(
+      "--temperature <t>",
+      "0 takes the most probable token (default: 0 for one sample, 1 for several)",
+      nonNegative,
+    )
+    .option("--seed <n>", "another seed gives other samples", wholeNumber, 0)
+    .option("--out <dir>", "where evals.jsonl and the samples go (default: the run folder, or runs/eval)")
+    .option("--from <file>", "grades the samples of this file again; needs no model")
+    .option("--mode <name>", "how answers are compared (default: the task's)")
+    .option("--strict <strategies...>", "where the strict verdict looks for the answer (default: the task's)")
+    .option("--flexible <strategies...>", "where the flexible verdict looks for it (default: the task's)")
+    .option("--validate", "grades every gold against itself and lists what the grader cannot read; needs no model")
+    .option("--leaks <T>", "lists the questions that occur in the training split of this task; needs no model")
+    .option("--json", "print the result as JSON")
+    .action((o: Options) => {
+      if (o.validate === true) return validate(o);
+      if (o.leaks !== undefined) return leaks(o, o.leaks);
+      return o.from === undefined ? sample(o) : regrade(o, o.from);
+    });
+}
+
+/** Collects `--k 1 4 8`. */
+function wholes(text: string, before: number[] = []): number[] {
+  return [...before, positiveWhole(text)];
+}
+
+/** Samples what is not there yet, and reports. */
+async function sample(o: Options): Promise<void> {
+  const { model } = o;
+  if (model === undefined)
+    throw new UserError("eval: name a model with --model, or samples to grade again with --from");
+  checkKs(o.k ?? [1], o.n);
+  const temperature = o.temperature ?? (o.n === 1 ? 0 : 1);
+  if (temperature === 0 && o.n > 1) {
+    throw new UserError(
+      `eval: at temperature 0 all ${o.n} samples of a problem are the same; leave --n out or raise --temperature`,
+    );
+  }
+  const task = await openTask(o);
+  const status = new StatusLine();
+  try {
+    const problems = await takeProblems(task, o.split, o.limit);
+    checkGolds(task, problems);
+    const settings = settingsOf(o, model, task, temperature);
+    const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
+    const file = new EvaluationFile(dir, settings, await modelDigest(model), problems);
+    try {
+      const samples = [...file.kept];
+      const total = problems.length * o.n;
+      if (samples.length > 0) note(`${samples.length} of ${total} samples are in ${join(dir, file.file)} already`);
+      if (samples.length < total) {
+        let right = samples.filter(({ solved }) => solved).length;
+        await withModel(model, task, (engine) => {
+          const difference = file.begin(engine.info.plan);
+          if (difference !== undefined)
+            note(`this is not where the evaluation began: ${difference}; log-probs may differ in the last digits`);
+          return evaluate({
+            model: engine,
+            tokenizer: engine.tokenizer,
+            task,
+            problems,
+            maxTokens: o.maxTokens,
+            temperature,
+            n: o.n,
+            seed: o.seed,
+            done: samples.length / o.n,
+            onSample: (one) => {
+              file.append(one);
+              samples.push(one);
+              right += Number(one.solved);
+              const share = ((100 * right) / samples.length).toFixed(1);
+              status.show(`${samples.length}/${total} samples, ${share} % right`);
+            },
+          });
+        });
+      }
+      const report = reportOf(settings, samples, o.k);
+      const leaked = await trainedOn(model, problems);
+      const result = { ...report, ...(leaked === undefined ? {} : { leaks: leaked.length }), file: file.file };
+      writeLine(join(dir, "evals.jsonl"), { at: new Date().toISOString(), ...result });
+      status.clear();
+      show(o, result, report, [
+        ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
+        `samples: ${join(dir, file.file)}`,
+      ]);
+    } finally {
+      file.close();
+    }
+  } finally {
+    status.clear();
+    await task.close();
+  }
+}
+
+/** Grades samples again and reports; writes nothing. */
+async function regrade(o: Options, path: string): Promise<void> {
+  const chosen = parseGrading(o);
+  const { samples, cut } = readSamples(path);
+  if (samples.length === 0)
+    throw new UserError(`${path}: holds no whole sample; expected a file that \`rifft eval\` wrote`);
+  if (cut) note(`${path}: its last line was cut off and is left out`);
+  const settings = settingsFor(path, samples, chosen);
+  const { mode, strict, flexible } = settings;
+  const again = mode === "reward" ? samples : samples.map((one) => regradeSample(one, { mode, strict, flexible }));
+  const report = reportOf(settings, again, o.k);
+  show(o, { ...report, file: path }, report, [`samples: ${path}`]);
+}
+
+/** Grades every gold against itself; exit code 1 where one is not equal to itself. */
+async function validate(o: Options): Promise<void> {
+  const task = await openTask(o);
+  try {
+    const found = validateGolds(task, await takeProblems(task, o.split, o.limit));
+    if (found.unreadable.length > 0) process.exitCode = 1;
+    const { mode, strict } = gradingNames(task);
+    printResult(o.json, { task: task.name, split: o.split, mode, strict, ...found }, () => {
+      const { problems, rules, asText, unreadable } = found;
+      const list = (findings: typeof asText) =>
+        findings.map(({ problem, gold, reason }) => `  ${problem}: ${gold} (${reason})`);
+      const by = Object.entries(rules).map(([rule, count]) => `${rule} ${count}`);
+      return [
+        `${task.name}, ${o.split}: ${problems - unreadable.length} of ${problems} golds grade equal to themselves (mode ${mode}, ${strict.join(", ")})`,
+        ...(by.length === 0 ? [] : [`by rule: ${by.join(", ")}`]),
+        ...(asText.length === 0 ? [] : [`compared as plain text: ${asText.length}`, ...list(asText)]),
+        ...(unreadable.length === 0 ? [] : [`not equal to themselves: ${unreadable.length}`, ...list(unreadable)]),
+      ].join("\n");
+    });
+  } finally {
+    await task.close();
+  }
+}
+
+/** Lists the questions that occur in another task's training split. */
+async function leaks(o: Options, other: string): Promise<void> {
+  const task = await openTask(o);
+  const trained = await loadTask(parseTaskReference(other), { baseDir: resolve("."), seed: o.seed });
+  try {
+    const problems = await takeProblems(task, o.split, o.limit);
+    const train = allProblems(await trained.problems("train"));
+    if (train === undefined)
+      throw new UserError(`task ${trained.name}: its training split is endless; nothing to compare with`);
+    const found = findLeaks(train, problems);
+    const result = {
+      task: task.name,
+      split: o.split,
+      problems: problems.length,
+      train: trained.name,
+      trained: train.length,
+      leaks: found,
+    };
+    printResult(o.json, result, () =>
+      [
+        `${task.name}, ${o.split}: ${found.length} of ${problems.length} questions occur among ${train.length} training questions of ${trained.name}`,
+        ...found.map(
+          (leak) =>
+            `  ${leak.problem}: ${leak.exact ? "the same as" : `${(100 * leak.overlap).toFixed(0)} % of its 8-grams in`} ${leak.train}`,
+        ),
+      ].join("\n"),
+    );
+  } finally {
+    await Promise.all([task.close(), trained.close()]);
+  }
+}
+
+/** The evaluated questions that the run trained on; undefined where the model is no run, or its training questions have no end. */
+async function trainedOn(model: string, problems: Problem[]): Promise<Leak[] | undefined> {
+  const recipe = runRecipe(model);
+  if (recipe === undefined) return undefined;
+  try {
+    const own = await recipeTask(recipe);
+    try {
+      const train = allProblems(await own.problems("train"));
+      return train && findLeaks(train, problems);
+    } finally {
+      await own.close();
+    }
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    note(`the run's training questions cannot be compared with these: ${error.message}`);
+    return undefined;
+  }
+}
+
+function leakLine(found: Leak[], problems: number): string {
+  const exact = found.filter(({ exact }) => exact).length;
+  return `LEAK: ${found.length} of ${problems} questions occur in the run's training data (${exact} word for word), first ${found[0].problem}`;
+}
+
+function openTask(o: Options): Promise<Task> {
+  const recipe = o.model === undefined ? undefined : runRecipe(o.model);
+  const grading = parseGrading(o);
+  if (o.task !== undefined) {
+    return loadTask(parseTaskReference(o.task), { baseDir: resolve("."), seed: recipe?.seed ?? o.seed, grading });
+  }
+  if (recipe === undefined) throw new UserError("eval: name a task with --task; only a run folder has one of its own");
+  return recipeTask(recipe, grading);
+}
+
+function gradingNames({ grading }: Pick<Task, "grading">): Pick<EvaluationSettings, "mode" | "strict" | "flexible"> {
+  if (grading === undefined) return { mode: "reward", strict: [], flexible: [] };
+  const { mode = "math", strict, flexible = ["auto"] } = grading;
+  return { mode, strict, flexible };
+}
+
+function settingsOf(o: Options, model: string, task: Task, temperature: number): EvaluationSettings {
+  const { split, n, maxTokens, seed } = o;
+  return { model, task: task.name, split, prompt: task.prompt, ...gradingNames(task), n, temperature, maxTokens, seed };
+}
+
+/** What the samples' record says; without one, what the lines themselves show. */
+function settingsFor(path: string, samples: EvaluatedSample[], chosen: Partial<Grading>): EvaluationSettings {
+  const strategies = [...new Set(samples.flatMap(({ strict }) => strict.strategy ?? []))];
+  const settings: EvaluationSettings = recordedSettings(path) ?? {
+    task: basename(path, ".jsonl"),
+    mode: samples.every(({ strict }) => strict.rule === "reward") ? "reward" : "math",
+    strict: parseGrading({ strict: strategies }).strict ?? [],
+    flexible: ["auto"],
+    n: Math.max(...samples.map(({ sample }) => sample)) + 1,
+  };
+  if (Object.keys(chosen).length === 0 && (settings.mode === "reward" || settings.strict.length > 0)) return settings;
+  const { mode, strict, flexible } = settings;
+  return {
+    ...settings,
+    mode: chosen.mode ?? (mode === "reward" ? "math" : mode),
+    strict: chosen.strict ?? (strict.length > 0 ? strict : ["auto"]),
+    flexible: chosen.flexible ?? (flexible.length > 0 ? flexible : ["auto"]),
+  };
+}
+
+function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {
+  printResult(o.json, result, () =>
+    [reportText(report, Math.min(80, process.stdout.columns ?? 80)), ...below].join("\n"),
+  );
+}
+
+/** A line on standard error. */
+function note(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+function writeLine(path: string, line: object): void {
+  try {
+    appendFileSync(path, `${JSON.stringify(line)}\n`);
+  } catch (error) {
+    throw diskError(error, path);
+  }
+}

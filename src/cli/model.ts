@@ -5,7 +5,7 @@ import { isRunFolder } from "../run/folder.ts";
 import { createSpec, modelFolder, recipeOf } from "../run/models.ts";
 import type { Recipe } from "../run/recipe.ts";
 import { loadTask } from "../task/load.ts";
-import type { Task } from "../task/types.ts";
+import type { Grading, Task } from "../task/types.ts";
 
 /** Opens the model that `--model` names, and closes it when the work is done, whatever happens. */
 export async function withModel<T>(
@@ -27,9 +27,9 @@ export function runRecipe(name: string): Recipe | undefined {
   return isRunFolder(resolve(name)) ? recipeOf(resolve(name)) : undefined;
 }
 
-/** The task of a recipe. */
-export function recipeTask(recipe: Recipe): Promise<Task> {
-  return loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
+/** The task of a recipe; `grading` replaces what it names of the task's own. */
+export function recipeTask(recipe: Recipe, grading?: Partial<Grading>): Promise<Task> {
+  return loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed, grading });
 }
 
 async function specOf(

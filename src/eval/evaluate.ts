@@ -102,10 +102,9 @@ async function evaluatedSample(
 }
 
 /** What a sample's line repeats of its problem. */
-export function problemFields(problem: Problem): Pick<
-  EvaluatedSample,
-  "question" | "gold" | "options" | "tolerance" | "tags"
-> {
+export function problemFields(
+  problem: Problem,
+): Pick<EvaluatedSample, "question" | "gold" | "options" | "tolerance" | "tags"> {
   const { prompt, answer, options, tolerance, tags } = problem;
   const asked = "text" in prompt ? prompt.text : (prompt.messages.at(-1)?.content ?? "");
   return {

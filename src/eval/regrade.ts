@@ -26,7 +26,8 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
     );
   }
   const { strict, flexible } = gradeResponse(problemOf(sample), sample.text, grading);
-  const own = Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;
+  const own =
+    Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;
   return {
     ...sample,
     strict: answerGrade(strict),
@@ -37,10 +38,12 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
 }
 
 /** The problem as far as its grade depends on it. */
-export function problemOf({ problem, gold, options, tolerance }: EvaluatedSample): Pick<
-  Problem,
-  "id" | "answer" | "options" | "tolerance"
-> {
+export function problemOf({
+  problem,
+  gold,
+  options,
+  tolerance,
+}: EvaluatedSample): Pick<Problem, "id" | "answer" | "options" | "tolerance"> {
   return { id: problem, answer: gold, options, tolerance };
 }
 

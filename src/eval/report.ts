@@ -1,8 +1,8 @@
 import { UserError } from "../errors.ts";
-import type { Mode, Strategy } from "../grade/index.ts";
+import type { Strategy } from "../grade/index.ts";
 import { sameAnswer } from "../task/grading.ts";
-import { bootstrap95 } from "./bootstrap.ts";
-import { type Interval, wilson95 } from "./intervals.ts";
+import type { GradingMode } from "../task/types.ts";
+import { type Column, estimates95, type Interval } from "./intervals.ts";
 import { problemOf } from "./regrade.ts";
 import { type AnswerGrade, byProblem, type EvaluatedSample } from "./samples.ts";
 import { bestOfK, clusterAnswers, majorityAtK, passAtK } from "./subsets.ts";
@@ -21,7 +21,7 @@ export interface Measure extends Interval {
   /** Absent where there is no k. */
   k?: number;
   value: number;
-  /** Wilson for a proportion of problems, else bootstrap over problems. */
+  /** Wilson where every problem counts 0 or 1 (or where a share rests on too few problems to resample), else bootstrap over problems. */
   method: "wilson" | "bootstrap";
 }
 
@@ -37,21 +37,21 @@ export interface Group {
 
 /** What an evaluation was asked to do; names everything that a number depends on. */
 export interface EvaluationSettings {
-  /** As it was named on the command line. */
-  model: string;
+  /** As it was named on the command line. This and what else may be absent is so where the samples' record is lost. */
+  model?: string;
   task: string;
-  split: string;
-  /** The task's prompt: `chat`, `reft`, `8-shot from examples.jsonl`, ... */
-  prompt: string;
+  split?: string;
+  /** The task's prompt: `chat`, `reft`, `chat, 8 shots from examples.jsonl`, ... */
+  prompt?: string;
   /** Mode of comparison, `math` by default; `reward` where the task has a reward of its own. */
-  mode: Mode | "reward";
+  mode: GradingMode | "reward";
   /** Extraction strategies in order; empty where the task has a reward of its own. */
   strict: Strategy[];
   flexible: Strategy[];
   n: number;
-  temperature: number;
-  maxTokens: number;
-  seed: number;
+  temperature?: number;
+  maxTokens?: number;
+  seed?: number;
 }
 
 /** An evaluation's result, the same bytes for the same samples and grading. */
@@ -75,9 +75,6 @@ export interface EvaluationReport extends EvaluationSettings {
   groups: Group[];
 }
 
-/** The seed of the bootstrap: the same samples give the same intervals. */
-const BOOTSTRAP_SEED = "evaluation";
-
 const GRADINGS = ["strict", "flexible"] as const;
 
 /** The powers of two up to n, and n. */
@@ -91,7 +88,9 @@ export function defaultKs(n: number): number[] {
 export function checkKs(ks: readonly number[], n: number): void {
   const k = Math.max(...ks);
   if (k > n) {
-    throw new UserError(`--k ${k} needs ${k} samples a problem, there are ${n}: sample more with --n ${k}, or ask for a smaller k`);
+    throw new UserError(
+      `--k ${k} needs ${k} samples a problem, there are ${n}: sample more with --n ${k}, or ask for a smaller k`,
+    );
   }
 }
 
@@ -105,7 +104,11 @@ interface ProblemScores {
  * The report of an evaluation's samples. The mode of `settings` says how votes are compared; verdicts are those in the samples. A k
  * larger than the smallest number of samples that a problem has is a UserError.
  */
-export function reportOf(settings: EvaluationSettings, samples: EvaluatedSample[], ks?: readonly number[]): EvaluationReport {
+export function reportOf(
+  settings: EvaluationSettings,
+  samples: EvaluatedSample[],
+  ks?: readonly number[],
+): EvaluationReport {
   const problems = byProblem(samples).map((group): ProblemScores => ({
     samples: group,
     right: {
@@ -116,14 +119,16 @@ export function reportOf(settings: EvaluationSettings, samples: EvaluatedSample[
   const n = Math.min(...problems.map((problem) => problem.samples.length));
   const wanted = [...new Set(ks ?? defaultKs(n))].sort((a, b) => a - b);
   checkKs(wanted, n);
-  const gradings = GRADINGS.filter((name) => name === "strict" || samples.every(({ flexible }) => flexible !== undefined));
+  const gradings = GRADINGS.filter(
+    (name) => name === "strict" || samples.every(({ flexible }) => flexible !== undefined),
+  );
   const count = (holds: (sample: EvaluatedSample) => boolean) => samples.filter(holds).length;
-  const measures = [
+  const measures = estimated([
     ...gradings.map((grading) => accuracy(problems, grading)),
     ...(n === 1 ? [] : gradings.flatMap((grading) => atK(problems, grading, wanted, settings))),
-    share("truncated", problems, ({ stop }) => stop === "length"),
-    measure({ name: "tokens" }, problems, ({ samples }) => samples.reduce((sum, { tokens }) => sum + tokens.length, 0)),
-  ];
+    column({ name: "truncated" }, problems, ({ samples }) => mean(samples.map(({ stop }) => stop === "length"))),
+    tokensOf(problems),
+  ]);
   const value = (name: Measure["name"]) => measures.find((found) => found.name === name)?.value ?? 0;
   const { low, high } = measures[0];
   return {
@@ -147,50 +152,51 @@ export function reportOf(settings: EvaluationSettings, samples: EvaluatedSample[
 
 type Grade = (typeof GRADINGS)[number];
 
-/** A mean over problems with its interval: Wilson where each problem counts 0 or 1 by construction. */
-function measure(
+/** A measure before its interval: one number a problem. */
+type MeasureColumn = Column & Pick<Measure, "name" | "grading" | "k">;
+
+function column(
   about: Pick<Measure, "name" | "grading" | "k">,
   problems: ProblemScores[],
   score: (problem: ProblemScores, index: number) => number,
-  proportion = false,
-): Measure {
-  const values = problems.map(score);
-  const value = values.reduce((sum, one) => sum + one, 0) / values.length;
-  const { low, high } = proportion ? wilson95(value * values.length, values.length) : bootstrap95(values, BOOTSTRAP_SEED);
-  return { ...about, value, low, high, method: proportion ? "wilson" : "bootstrap" };
+): MeasureColumn {
+  return { ...about, values: problems.map(score), share: true };
+}
+
+/** All in one call, so that they share their resamples. */
+function estimated(columns: MeasureColumn[]): Measure[] {
+  const estimates = estimates95(columns);
+  return columns.map(({ values: _, share: __, ...about }, i) => ({ ...about, ...estimates[i] }));
 }
 
 const mean = (right: boolean[]): number => right.filter(Boolean).length / right.length;
-const single = (problems: ProblemScores[]): boolean => problems.every(({ samples }) => samples.length === 1);
 
-function accuracy(problems: ProblemScores[], grading: Grade): Measure {
-  return measure({ name: "accuracy", grading }, problems, ({ right }) => mean(right[grading]), single(problems));
+function accuracy(problems: ProblemScores[], grading: Grade): MeasureColumn {
+  return column({ name: "accuracy", grading }, problems, ({ right }) => mean(right[grading]));
 }
 
-function share(name: "truncated", problems: ProblemScores[], holds: (sample: EvaluatedSample) => boolean): Measure {
-  return measure({ name }, problems, ({ samples }) => mean(samples.map(holds)), single(problems));
+function tokensOf(problems: ProblemScores[]): MeasureColumn {
+  const count = ({ samples }: ProblemScores) => samples.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  return { name: "tokens", values: problems.map(count), share: false };
 }
 
-function atK(problems: ProblemScores[], grading: Grade, ks: number[], { mode }: EvaluationSettings): Measure[] {
+function atK(problems: ProblemScores[], grading: Grade, ks: number[], { mode }: EvaluationSettings): MeasureColumn[] {
   // A task with a reward of its own extracts no answers that could be voted on.
   const clusters = mode === "reward" ? [] : problems.map(({ samples }) => votes(samples, grading, mode));
   const passed = ks.map((k) =>
-    measure(
-      { name: "pass@k", grading, k },
-      problems,
-      ({ right }) => passAtK(right[grading].length, right[grading].filter(Boolean).length, k),
-      problems.every(({ samples }) => samples.length === k),
+    column({ name: "pass@k", grading, k }, problems, ({ right }) =>
+      passAtK(right[grading].length, right[grading].filter(Boolean).length, k),
     ),
   );
   // Of one sample nothing is chosen: maj@1 and best@1 are pass@1.
   const several = ks.filter((k) => k > 1);
   const majority = (mode === "reward" ? [] : several).map((k) =>
-    measure({ name: "maj@k", grading, k }, problems, ({ right }, index) =>
+    column({ name: "maj@k", grading, k }, problems, ({ right }, index) =>
       majorityAtK(clusters[index], right[grading], k),
     ),
   );
   const best = several.map((k) =>
-    measure({ name: "best@k", grading, k }, problems, ({ samples, right }) =>
+    column({ name: "best@k", grading, k }, problems, ({ samples, right }) =>
       bestOfK(samples.map(meanLogprob), right[grading].map(Number), k),
     ),
   );
@@ -198,7 +204,7 @@ function atK(problems: ProblemScores[], grading: Grade, ks: number[], { mode }: 
 }
 
 /** The cluster of each sample's answer; one that no rule can compare with those before it stands alone. */
-function votes(samples: EvaluatedSample[], grading: Grade, mode: Mode): (number | undefined)[] {
+function votes(samples: EvaluatedSample[], grading: Grade, mode: GradingMode): (number | undefined)[] {
   const grades = samples.map((sample): AnswerGrade | undefined => sample[grading]);
   const problem = problemOf(samples[0]);
   const same = (first: string, second: string) => sameAnswer(problem, first, second, mode);
@@ -232,7 +238,7 @@ function groupsOf(problems: ProblemScores[], gradings: Grade[]): Group[] {
         tag,
         value,
         problems: members.length,
-        measures: gradings.map((grading) => accuracy(members, grading)),
+        measures: estimated(gradings.map((grading) => accuracy(members, grading))),
       })),
   );
 }

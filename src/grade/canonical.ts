@@ -2,7 +2,7 @@ import { GiveUp } from "./budget.ts";
 import { exactCall } from "./exact.ts";
 import { type Exponent, exponent, type Monomial, timesExponents } from "./monomial.ts";
 import type { Node } from "./node.ts";
-import { type Polynomial, Ring } from "./polynomial.ts";
+import type { Polynomial, Ring } from "./polynomial.ts";
 import { factorise } from "./primes.ts";
 import {
   absolute,

@@ -1,7 +1,7 @@
 import type { Budget } from "./budget.ts";
 import { compareRelations } from "./equations.ts";
 import { type Interval, realSet } from "./intervals.ts";
-import { type GroupNode, isValue, type MatrixNode, type Node, type RelationNode } from "./node.ts";
+import { type GroupNode, isValue, type MatrixNode, type Node, type RelationNode, symbols } from "./node.ts";
 import { type Assignment, assignment, settle } from "./settle.ts";
 import { compareValues, type ValueOptions, withUnit } from "./values.ts";
 import { type Comparison, differentBy, equalBy, unsureBy } from "./verdict.ts";
@@ -32,7 +32,8 @@ export class Comparer {
     return compareValues(gold, answer, this.options, this.budget);
   }
 
-  private settled(gold: Node, answer: Node): Comparison {
+  private settled(goldNode: Node, answerNode: Node): Comparison {
+    const [gold, answer] = [this.calculated(goldNode), this.calculated(answerNode)];
     if (gold.kind === "text" || answer.kind === "text") return compareTexts(gold, answer);
     if (gold.kind === "time" || answer.kind === "time" || gold.kind === "ratio" || answer.kind === "ratio")
       return this.timesAndRatios(gold, answer);
@@ -48,6 +49,16 @@ export class Comparer {
     const items = this.collections(gold, answer);
     if (items !== undefined) return items;
     return differentBy("structure", `one is ${describe(gold)}, the other ${describe(answer)}`);
+  }
+
+  /** The value of a calculation that holds: "2 + 3 = 5" is 5. */
+  private calculated(node: Node): Node {
+    if (node.kind !== "relation" || !node.operators.every((operator) => operator === "=")) return node;
+    const last = node.operands[node.operands.length - 1];
+    if (!node.operands.every((operand) => isValue(operand) && symbols(operand).size === 0)) return node;
+    return node.operands.every((operand) => operand === last || this.values(last, operand).verdict === "equal")
+      ? last
+      : node;
   }
 
   /** A name with a value against a value, or two of them. Undefined where neither is an assignment. */
@@ -282,6 +293,7 @@ function asRatio(node: Node): readonly Node[] | undefined {
 
 /** Whether a node is a set of real numbers rather than a list of values. */
 function describesSet(node: Node): boolean {
+  if (node.kind === "symbol") return node.name === "mathbb R";
   if (node.kind === "relation") return node.operators.some((operator) => operator !== "=" && operator !== "divides");
   if (node.kind === "list") return node.items.some(describesSet);
   return node.kind === "union" || node.kind === "intersection" || node.kind === "difference" || node.kind === "builder";

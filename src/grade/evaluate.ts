@@ -156,9 +156,19 @@ export class Evaluator {
       case "mod":
         return a.im === 0 && b?.im === 0 ? complex(a.re - b.re * rounded(a.re / b.re, Math.floor)) : NOT_A_NUMBER;
       default:
-        return NOT_A_NUMBER;
+        return name.endsWith("()") ? unknownFunction(name, args) : NOT_A_NUMBER;
     }
   }
+}
+
+/** f(x) of an f that nobody knows: some smooth function of the arguments, its own for every name. */
+function unknownFunction(name: string, args: readonly Complex[]): Complex {
+  let value = complex(2 + name.charCodeAt(0) / 37);
+  for (const [k, arg] of args.entries()) {
+    const phase = C.add(C.multiply(arg, complex(1.37 + k)), complex(name.charCodeAt(0)));
+    value = C.add(value, C.multiply(C.sin(phase), complex(1 + k / 3)));
+  }
+  return value;
 }
 
 /** Rounds down or up; NaN right beside a whole number, where rounding errors would decide. */

@@ -80,12 +80,14 @@ function startsOperand(reader: Reader, ahead: number): boolean {
         !["pmod", "bmod", "mod", "choose", "hline", "emptyset", "varnothing"].includes(token.text)
       );
     case "word":
+      // "15 min" is no minimum.
+      if (token.text === "min" && reader.peek(ahead + 1).text !== "(") return false;
       if (token.text.length > 1) return FUNCTIONS.has(token.text) || CONSTANTS.has(token.text) || GREEK.has(token.text);
-      if (reader.reading.letterUnits === true && token.spaced && isUnit(token.text)) return false;
+      if (reader.reading.letterUnits === true && isUnit(token.text)) return false;
       if (token.text === "U" && token.spaced && /^[([]$|^\\\{$/.test(reader.peek(ahead + 1).text)) return false;
       return !(token.quoted && isUnit(token.text) && !/^[eil]$/.test(token.text));
     case "mark":
-      if (token.text === "|") return reader.bars === 0 && !reader.inBraces;
+      if (token.text === "|") return reader.bars === 0 && !reader.inBraces && !reader.unpairedBar;
       if (token.text === "[")
         return /^(number|word|command)$/.test(reader.peek(ahead + 1).kind) || reader.peek(ahead + 1).text === "-";
       return token.text === "(" || token.text === "{" || token.text === "⌊" || token.text === "⌈" || token.text === "√";

@@ -168,7 +168,7 @@ function substitute(node: Node, variable: Node): Node {
 
 /** Whether two ends lie at one place as far as doubles tell. */
 const level = (a: number, b: number): boolean =>
-  a === b || Math.abs(a - b) <= 1e-12 * Math.max(Math.abs(a), Math.abs(b));
+  a === b || (Number.isFinite(a - b) && Math.abs(a - b) <= 1e-12 * Math.max(Math.abs(a), Math.abs(b)));
 
 function merge(intervals: readonly Interval[]): RealSet {
   const sorted = [...intervals].sort((a, b) =>

@@ -246,10 +246,7 @@ class Lexer {
 
   private word(word: string): void {
     if (this.quoted || word.length === 1 || isWord(word, this.reading.split === true)) return this.push("word", word);
-    for (const [prefix, rest] of splitWord(word)) {
-      this.push("word", prefix);
-      if (rest) this.spaced = false;
-    }
+    for (const part of splitWord(word)) this.push("word", part);
   }
 
   private command(): void {
@@ -346,13 +343,12 @@ function isWord(word: string, split: boolean): boolean {
 }
 
 /** The letters of a run, names of functions and constants at its end kept: `xsin` is x sin. */
-function splitWord(word: string): [string, boolean][] {
+function splitWord(word: string): string[] {
   for (let i = 1; i < word.length - 1; i++) {
     const rest = word.slice(i);
-    if (FUNCTIONS.has(rest) || rest === "pi")
-      return [...[...word.slice(0, i)].map((c): [string, boolean] => [c, true]), [rest, false]];
+    if (FUNCTIONS.has(rest) || rest === "pi") return [...word.slice(0, i), rest];
   }
-  return [...word].map((c, i): [string, boolean] => [c, i < word.length - 1]);
+  return [...word];
 }
 
 /** Length of the shortest block that the digits before "..." repeat at their end, or 0: at least thrice for one digit, twice for more. */

@@ -292,6 +292,7 @@ function braceGroup(reader: Reader): Node {
 }
 
 function bars(reader: Reader): Node {
+  if (reader.unpairedBar) return reader.fail("expected an operand");
   reader.next();
   const { inBraces } = reader;
   reader.bars++;

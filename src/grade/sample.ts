@@ -36,6 +36,11 @@ const ENOUGH = 6;
 
 const WHOLE_FUNCTIONS = new Set(["factorial", "doubleFactorial", "binomial", "mod", "gcd", "lcm"]);
 
+/** Roots and logarithms: identities of theirs often hold for positive variables only. */
+const hasDomain = (node: Node): boolean =>
+  (node.kind === "power" && node.exponent.kind === "number" && node.exponent.value.d % 2n === 0n) ||
+  (node.kind === "call" && (node.name === "ln" || node.name === "log"));
+
 type Outcome = "agree" | "differ" | "undefined" | "elsewhere" | "unclear";
 
 /** Compares two values that may carry rounding errors as large as the largest intermediate value allows. */
@@ -81,12 +86,13 @@ export function compareBySampling(gold: Node, answer: Node, budget: Budget, log:
   const whole = [gold, answer].some((node) =>
     some(node, (part) => part.kind === "call" && WHOLE_FUNCTIONS.has(part.name)),
   );
+  const roots = [gold, answer].some((node) => some(node, hasDomain));
   const regions = whole ? [WHOLE, ...REGIONS] : [...REGIONS, ...(imaginary ? [COMPLEX] : [])];
   for (const { name, draw, points } of regions)
     for (let i = 0; i < points; i++) {
       const outcome = evaluate(new Map(names.map((symbol) => [symbol, draw(next)])));
       counts[outcome]++;
-      if (outcome === "differ" && name !== "positive" && name !== "whole" && positive >= ENOUGH)
+      if (outcome === "differ" && roots && name !== "positive" && name !== "whole" && positive >= ENOUGH)
         return unsureBy("sampled", "they agree where the variables are positive and differ elsewhere");
       if (outcome === "differ") return differentBy("sampled", "their values differ at a random point");
       if (outcome === "agree" && (name === "positive" || name === "whole")) positive++;

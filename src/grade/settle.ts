@@ -1,4 +1,4 @@
-import { type Node, product, some, sum } from "./node.ts";
+import { type Node, product, type RelationNode, some, sum } from "./node.ts";
 
 // What an answer says is brought into few shapes before two are compared.
 
@@ -10,7 +10,8 @@ function variants(node: Node): readonly Node[] {
   let plus = 0;
   let minus = 0;
   some(node, (part) => {
-    if (part.kind === "either") part.sign === 1 ? plus++ : minus++;
+    if (part.kind === "either" && part.sign === 1) plus++;
+    else if (part.kind === "either") minus++;
     return false;
   });
   if (plus + minus === 0 || plus + minus > MAX_SIGNS) return [node];
@@ -74,6 +75,8 @@ export function settle(node: Node): Node {
       )
         return { kind: "matrix", rows: node.items.map((item) => (item.kind === "group" ? item.items : [])) };
       break;
+    case "relation":
+      return settleRelation(node);
     case "sum":
     case "product": {
       const matrix = matrixOf(node);
@@ -86,6 +89,16 @@ export function settle(node: Node): Node {
   return node;
 }
 
+/** Signs chosen, and "= exact value ≈ decimal" without its decimal. */
+function settleRelation(node: RelationNode): Node {
+  const items = variants(node);
+  if (items.length > 1) return solutions({ kind: "list", items: items.flatMap(spread), joined: "or" });
+  const [before] = node.operands.slice(-2);
+  if (node.operators.at(-1) !== "approx" || before.kind === "symbol") return node;
+  if (node.operators.length === 1) return nameOf(before) === undefined ? before : node;
+  return { kind: "relation", operands: node.operands.slice(0, -1), operators: node.operators.slice(0, -1) };
+}
+
 function spread(item: Node): readonly Node[] {
   const settled = settle(item);
   return settled.kind === "list" ? settled.items : [settled];
@@ -93,6 +106,13 @@ function spread(item: Node): readonly Node[] {
 
 /** `x = 1, x = 2` (of one variable) as the list 1, 2. */
 function solutions(list: Node & { kind: "list" }): Node {
+  // "5 hours and 30 minutes" is one quantity.
+  const units = list.items.map((item) => (item.kind === "quantity" ? item.unit : undefined));
+  if (
+    list.joined === "and" &&
+    units.every((unit) => unit?.dimension !== undefined && unit.dimension === units[0]?.dimension)
+  )
+    if (new Set(units.map((unit) => unit?.name)).size === units.length) return sum(list.items);
   const assigned = list.items.map(assignment);
   const name = assigned[0]?.name;
   if (name === undefined) return list;

@@ -1,4 +1,4 @@
-import type { Node, Relation } from "./node.ts";
+import type { Node, QuantityNode, Relation } from "./node.ts";
 import type { Reader } from "./reader.ts";
 import { readUnit } from "./units.ts";
 
@@ -59,6 +59,7 @@ export function parseItem(reader: Reader): Node {
   for (;;) {
     const token = reader.peek();
     let relation = token.kind === "mark" ? RELATIONS.get(token.text) : undefined;
+    if (token.text === "|" && reader.unpairedBar && !reader.inBraces) relation = "divides";
     if (relation === undefined) break;
     reader.next();
     if (relation === "=" && reader.take("<", ">")) relation = token.text === "<" ? "<=" : ">=";
@@ -119,12 +120,26 @@ function parseQuantity(reader: Reader): Node {
   }
   const value = reader.grammar.sum(reader);
   const unit = readUnit(reader);
-  if (unit !== undefined) return { kind: "quantity", value, unit };
+  if (unit !== undefined) {
+    const first: QuantityNode = { kind: "quantity", value, unit };
+    return reader.peek().kind === "number" ? compound(reader, first) : first;
+  }
   if (reader.inBraces && reader.isMark("|", ":", "mid")) {
     reader.next();
     return { kind: "builder", variable: value, condition: reader.grammar.list(reader) };
   }
   return value;
+}
+
+/** `5 feet 6 inches`: a number with another unit of the same dimension right behind adds to the first. */
+function compound(reader: Reader, first: QuantityNode): Node {
+  const start = reader.mark;
+  const value = reader.grammar.primary(reader);
+  const unit = readUnit(reader);
+  if (unit?.dimension !== undefined && unit.dimension === first.unit.dimension && unit.name !== first.unit.name)
+    return { kind: "sum", terms: [first, { kind: "quantity", value, unit }] };
+  reader.back(start);
+  return first;
 }
 
 /** What stands between two brackets: a group, or the expression itself in plain parentheses. */

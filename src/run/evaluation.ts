@@ -1,5 +1,14 @@
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
@@ -7,7 +16,8 @@ import { UserError } from "../errors.ts";
 import { chunkProblems } from "../eval/evaluate.ts";
 import type { EvaluationSettings } from "../eval/report.ts";
 import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
-import { MODES, STRATEGIES } from "../grade/index.ts";
+import { STRATEGIES } from "../grade/index.ts";
+import { GRADING_MODES } from "../task/grading.ts";
 import { parseStrict } from "../strict.ts";
 import type { Problem } from "../task/types.ts";
 import { diskError, writeAll } from "./disk.ts";
@@ -16,23 +26,19 @@ import { isRunFolder } from "./folder.ts";
 import { lockFolder } from "./lock.ts";
 import { modelFolder, recipeOf } from "./models.ts";
 
-const settingsShape = {
-  model: z.string(),
+/** What the samples beside it were asked for. */
+const recordSchema = z.strictObject({
+  model: z.string().optional(),
   task: z.string(),
-  split: z.string(),
-  prompt: z.string(),
-  mode: z.enum([...MODES, "reward"]),
+  split: z.string().optional(),
+  prompt: z.string().optional(),
+  mode: z.enum([...GRADING_MODES, "reward"]),
   strict: z.array(z.enum(STRATEGIES)),
   flexible: z.array(z.enum(STRATEGIES)),
   n: z.int().positive(),
-  temperature: z.number().nonnegative(),
-  maxTokens: z.int().positive(),
-  seed: z.int().nonnegative(),
-};
-
-/** What the samples beside it were asked for. */
-const recordSchema = z.strictObject({
-  ...settingsShape,
+  temperature: z.number().nonnegative().optional(),
+  maxTokens: z.int().positive().optional(),
+  seed: z.int().nonnegative().optional(),
   /** Digests of the model's files and of the problems as they were asked. */
   weights: z.string(),
   problems: z.string(),
@@ -104,15 +110,24 @@ export class EvaluationFile {
   }
 }
 
-/** What the samples of a file were asked for; undefined where no record lies beside it. */
-export function readRecord(path: string): EvaluationRecord | undefined {
+/** The settings of a samples file; undefined where no record lies beside it. */
+export function recordedSettings(path: string): EvaluationSettings | undefined {
+  const record = readRecord(path);
+  if (record === undefined) return undefined;
+  const { weights: _, problems: __, environment: ___, ...settings } = record;
+  return settings;
+}
+
+function readRecord(path: string): EvaluationRecord | undefined {
   const source = recordPath(path);
   if (!existsSync(source)) return undefined;
   let value: unknown;
   try {
     value = JSON.parse(readFileSync(source, "utf8"));
   } catch (error) {
-    throw new UserError(`${source}: not valid JSON (${error instanceof Error ? error.message : String(error)}); remove it`);
+    throw new UserError(
+      `${source}: not valid JSON (${error instanceof Error ? error.message : String(error)}); remove it`,
+    );
   }
   return parseStrict(recordSchema, value, source);
 }

@@ -34,7 +34,9 @@ export const mmluPro: Benchmark = {
     const expected = "question_id, question, the list options and answer";
     const { question_id, question, options, answer, category } = parseRow(mmluProRow, row, expected);
     // Some lists are filled up with N/A.
-    const real = options.map((option) => option.trim()).filter((option, i) => option !== "N/A" || letterOf(i) === answer);
+    const real = options
+      .map((option) => option.trim())
+      .filter((option, i) => option !== "N/A" || letterOf(i) === answer);
     return {
       id: `mmlu-pro-${question_id}`,
       question,
@@ -91,7 +93,13 @@ const commonsenseRow = z.union([
       choices: z.object({ label: z.array(text), text: z.array(z.string()) }),
       answerKey: z.string(),
     })
-    .transform(({ id, question, choices, answerKey }) => ({ id, question, labels: choices.label, texts: choices.text, answerKey })),
+    .transform(({ id, question, choices, answerKey }) => ({
+      id,
+      question,
+      labels: choices.label,
+      texts: choices.text,
+      answerKey,
+    })),
   z
     .object({
       id: text,
@@ -122,7 +130,9 @@ export const commonsenseqa: Benchmark = {
     }
     const right = labels.indexOf(answerKey);
     if (right < 0 || labels.length !== texts.length) {
-      throw new UserError(`${row.place}: the right option ${JSON.stringify(answerKey)} is none of ${labels.join(", ")}`);
+      throw new UserError(
+        `${row.place}: the right option ${JSON.stringify(answerKey)} is none of ${labels.join(", ")}`,
+      );
     }
     return { id, question, options: texts.map((option) => option.trim()), answer: letterOf(right) };
   },

@@ -1,11 +1,10 @@
 import { UserError } from "../errors.ts";
-import type { Row } from "./read.ts";
 
 /**
  * The records of a CSV file (RFC 4180): the first line names the fields; a field in double quotes may hold commas, line ends and
  * doubled quotes. Throws a UserError that names file and line where a quote is not closed or a record has another number of fields.
  */
-export function csvRecords(file: string, text: string): Row[] {
+export function csvRecords(file: string, text: string): { place: string; value: Record<string, string> }[] {
   const records = csvFields(file, text.replace(/^\uFEFF/, ""));
   const names = records.shift()?.fields ?? [];
   return records.map(({ line, fields }) => {

@@ -66,24 +66,35 @@ function questionOf(row: Row, index: number, { grader, fields }: DataFileOptions
   return {
     id: typeof id === "string" || typeof id === "number" || typeof id === "bigint" ? String(id) : `line-${index + 1}`,
     question: textOf(row, fields.question),
-    answer: grader === "number" ? goldNumber(answer, row.place) : options ? letter(answer, options, row, fields.answer) : answer,
+    answer:
+      grader === "number"
+        ? goldNumber(answer, row.place)
+        : options
+          ? letter(answer, options, row, fields.answer)
+          : answer,
     ...(demonstration === undefined ? {} : { demonstration }),
     ...(options === undefined ? {} : { options }),
-    ...(fields.tags.length === 0 ? {} : { tags: Object.fromEntries(fields.tags.map((tag) => [tag, textOf(row, tag)])) }),
+    ...(fields.tags.length === 0
+      ? {}
+      : { tags: Object.fromEntries(fields.tags.map((tag) => [tag, textOf(row, tag)])) }),
   };
 }
 
 function optionsOf(row: Row, field: string): string[] {
   const parsed = z.array(z.coerce.string()).min(2).safeParse(row.value[field]);
   if (parsed.success) return parsed.data;
-  throw new UserError(`${row.place}: expected a list of options in the field ${field}; name it in the task's \`fields\``);
+  throw new UserError(
+    `${row.place}: expected a list of options in the field ${field}; name it in the task's \`fields\``,
+  );
 }
 
 /** The gold of a multiple-choice question may be a letter, an index from 0, or the option's text. */
 function letter(gold: string, options: string[], { place }: Row, field: string): string {
   const letters = options.map((_, i) => letterOf(i));
   const byText = options.map((option) => option.trim()).indexOf(gold.trim());
-  const at = [letters.indexOf(gold.trim().toUpperCase()), byText, /^\d+$/.test(gold) ? Number(gold) : -1].find((i) => i >= 0);
+  const at = [letters.indexOf(gold.trim().toUpperCase()), byText, /^\d+$/.test(gold) ? Number(gold) : -1].find(
+    (i) => i >= 0,
+  );
   if (at !== undefined && at < options.length) return letters[at];
   throw new UserError(
     `${place}: the field ${field} is ${JSON.stringify(gold)}; expected a letter (${letters.join(", ")}), an index from 0, or an option's text`,

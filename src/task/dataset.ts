@@ -69,7 +69,9 @@ export function splitFiles(place: DatasetPlace, at: string, split: "train" | "te
 }
 
 function shardsOf(place: DatasetPlace, folder: string, names: string[], stem: string): string[] | undefined {
-  const shards = names.filter((name) => name.startsWith(stem) && /^-\d+-of-\d+.*\.parquet$/.test(name.slice(stem.length)));
+  const shards = names.filter(
+    (name) => name.startsWith(stem) && /^-\d+-of-\d+.*\.parquet$/.test(name.slice(stem.length)),
+  );
   if (shards.length === 0) return undefined;
   const expected = Number(/-of-(\d+)/.exec(shards[0])?.[1]);
   if (shards.length !== expected) {

@@ -45,14 +45,20 @@ export async function loadDefinition(file: string): Promise<TaskDefinition> {
   } catch (error) {
     throw new UserError(describeLoadError(file, error));
   }
-  if (typeof exported !== "object" || exported === null || !("reward" in exported || "grading" in exported || "splits" in exported)) {
+  if (
+    typeof exported !== "object" ||
+    exported === null ||
+    !("reward" in exported || "grading" in exported || "splits" in exported)
+  ) {
     throw new UserError(
       `${file}: expected a task as the default export (export default defineTask({ ... })), found none`,
     );
   }
   const definition = parseStrict(definitionSchema, exported, file);
   if (definition.reward === undefined && definition.grading === undefined) {
-    throw new UserError(`${file}: expected a \`reward\`, or a \`grading\` whose strict verdict is the reward; found neither`);
+    throw new UserError(
+      `${file}: expected a \`reward\`, or a \`grading\` whose strict verdict is the reward; found neither`,
+    );
   }
   return definition;
 }

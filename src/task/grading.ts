@@ -1,7 +1,18 @@
 import { z } from "zod";
-import { equivalent, grade, type Graded, type GradedAnswer, type GradeOptions, type Mode, MODES, STRATEGIES, type Strategy } from "../grade/index.ts";
+import {
+  extract,
+  grade,
+  type Graded,
+  type GradedAnswer,
+  type GradeOptions,
+  MODES,
+  STRATEGIES,
+  type Strategy,
+} from "../grade/index.ts";
 import { nearest, UserError } from "../errors.ts";
-import type { Grading, Problem } from "./types.ts";
+import type { Grading, GradingMode, Problem } from "./types.ts";
+
+export const GRADING_MODES = [...MODES, "exact"] as const satisfies readonly GradingMode[];
 
 /** What kind of answer a question has; the prompt's instruction and the strict strategy follow from it. */
 export type AnswerForm = "number" | "math" | "choice" | "exact";
@@ -12,7 +23,7 @@ interface FormRule {
   /** Where the strict verdict therefore looks. */
   strict: readonly Strategy[];
   flexible?: readonly Strategy[];
-  mode?: Mode;
+  mode?: GradingMode;
 }
 
 export const FORMS: Record<AnswerForm, FormRule> = {
@@ -34,7 +45,8 @@ export const FORMS: Record<AnswerForm, FormRule> = {
 /** How answers of a form are graded; a prompt may ask for the answer elsewhere, or nowhere in particular. */
 export function gradingOf(form: AnswerForm, prompt: string, chosen: Partial<Grading>): Grading {
   const { strict, flexible, mode } = FORMS[form];
-  const asked = prompt === "reft" ? (["reft"] as const) : prompt === "text" && form !== "exact" ? (["auto"] as const) : strict;
+  const asked =
+    prompt === "reft" ? (["reft"] as const) : prompt === "text" && form !== "exact" ? (["auto"] as const) : strict;
   return {
     mode: chosen.mode ?? mode ?? "math",
     strict: chosen.strict ?? [...asked],
@@ -60,17 +72,19 @@ export function stateAnswer(strategy: Strategy, answer: string): string {
   }
 }
 
-const strategies = z.union([z.enum(STRATEGIES), z.array(z.enum(STRATEGIES)).min(1)]).transform((names) => [names].flat());
+const strategies = z
+  .union([z.enum(STRATEGIES), z.array(z.enum(STRATEGIES)).min(1)])
+  .transform((names) => [names].flat());
 
 /** Options of a task that choose another comparison or extraction than its own. */
 export const gradingOptions = {
-  mode: z.enum(MODES).optional(),
+  mode: z.enum(GRADING_MODES).optional(),
   strict: strategies.optional(),
   flexible: strategies.optional(),
 };
 
 export const gradingSchema: z.ZodType<Grading> = z.strictObject({
-  mode: z.enum(MODES).optional(),
+  mode: z.enum(GRADING_MODES).optional(),
   strict: z.array(z.enum(STRATEGIES)).min(1),
   flexible: z.array(z.enum(STRATEGIES)).min(1).optional(),
 });
@@ -86,7 +100,7 @@ export function parseGrading(names: { mode?: string; strict?: string[]; flexible
   };
   const listed = (list: string[]) => list.map((name) => known("strategy", name, STRATEGIES));
   return {
-    ...(names.mode === undefined ? {} : { mode: known("mode", names.mode, MODES) }),
+    ...(names.mode === undefined ? {} : { mode: known("mode", names.mode, GRADING_MODES) }),
     ...(names.strict === undefined ? {} : { strict: listed(names.strict) }),
     ...(names.flexible === undefined ? {} : { flexible: listed(names.flexible) }),
   };
@@ -97,8 +111,30 @@ export type GradedProblem = Pick<Problem, "id" | "answer" | "options" | "toleran
 
 /** The strict and the flexible verdict on a response. A problem without a gold is a UserError. */
 export function gradeResponse(problem: GradedProblem, response: string, grading: Grading): Graded {
-  return grade(goldOf(problem), response, { ...grading, ...comparisonOf(problem) });
+  const { mode, ...strategies } = grading;
+  if (mode === "exact") return gradeExactly(goldOf(problem), response, grading);
+  return grade(goldOf(problem), response, { ...strategies, mode, ...comparisonOf(problem) });
 }
+
+function gradeExactly(gold: string, response: string, { strict, flexible = ["auto"] }: Grading): Graded {
+  const graded = (strategies: Strategy[]): GradedAnswer => {
+    const extracted = extract(response, strategies);
+    if (extracted === undefined) {
+      return {
+        verdict: "different",
+        equal: false,
+        rule: "no answer",
+        reason: "the response has no answer in this format",
+      };
+    }
+    const equal = plainBlanks(extracted.text) === plainBlanks(gold);
+    const [verdict, reason] = equal ? (["equal", "the same text"] as const) : (["different", "another text"] as const);
+    return { verdict, equal, rule: "exact", reason, extracted };
+  };
+  return { strict: graded(strict), flexible: graded(flexible) };
+}
+
+const plainBlanks = (text: string): string => text.trim().replace(/\s+/g, " ");
 
 /** How the gold compares with itself, stated as the prompt asks: what `equal` rests on, or why no response can be right. */
 export function gradeGold(problem: GradedProblem, grading: Grading): GradedAnswer {
@@ -106,12 +142,16 @@ export function gradeGold(problem: GradedProblem, grading: Grading): GradedAnswe
 }
 
 /** Whether two answers to a problem are the same, as votes are counted. */
-export function sameAnswer(problem: GradedProblem, first: string, second: string, mode: Mode): boolean {
-  return equivalent(first, second, { mode, ...comparisonOf(problem) }).verdict === "equal";
+export function sameAnswer(problem: GradedProblem, first: string, second: string, mode: GradingMode): boolean {
+  const whole = { mode, strict: ["whole" as const], flexible: ["whole" as const] };
+  return gradeResponse({ ...problem, answer: first }, second, whole).strict.equal;
 }
 
 function comparisonOf({ options, tolerance }: GradedProblem): Pick<GradeOptions, "options" | "tolerance"> {
-  return { ...(options === undefined ? {} : { options }), ...(tolerance === undefined ? {} : { tolerance }) };
+  return {
+    ...(options === undefined ? {} : { options }),
+    ...(tolerance === undefined ? {} : { tolerance: { absolute: tolerance } }),
+  };
 }
 
 function goldOf({ id, answer }: GradedProblem): string {

@@ -15,7 +15,7 @@ import { aime2024, amc, math, math500, olympiadbench } from "./math.ts";
 import { mathqa, mathqaNumeric } from "./mathqa.ts";
 import { DATA_EXTENSIONS } from "./read.ts";
 import { svamp } from "./svamp.ts";
-import type { Task, TaskDefinition } from "./types.ts";
+import type { Grading, Task, TaskDefinition } from "./types.ts";
 import { wordProblemOptions, wordProblems } from "./wordproblems.ts";
 
 export interface LoadOptions {
@@ -23,6 +23,8 @@ export interface LoadOptions {
   baseDir: string;
   /** The run's seed; generators draw their training problems from it unless they have a `seed` of their own. */
   seed: number;
+  /** Replaces what it names of the task's own grading. */
+  grading?: Partial<Grading>;
 }
 
 type Load = (
@@ -68,19 +70,33 @@ export async function loadTask(spec: string | Record<string, unknown>, options: 
     );
   }
   if (Object.hasOwn(builtIn, name)) {
-    return createTask(await builtIn[name](table, `task ${name}`, options));
+    return createTask(regraded(await builtIn[name](table, `task ${name}`, options), options));
   }
   const file = resolve(options.baseDir, name);
   if (DATA_EXTENSIONS.some((extension) => extension === extname(name))) {
-    return createTask(await dataFileTask(file, parseStrict(dataFileOptions, table, `task ${name}`), options.baseDir));
+    const own = parseStrict(dataFileOptions, table, `task ${name}`);
+    return createTask(regraded(await dataFileTask(file, own, options.baseDir), options));
   }
   if (codeExtensions.includes(extname(name))) {
     parseStrict(z.strictObject({ name: z.string() }), table, `task ${name}`);
-    const definition = await loadDefinition(file);
-    return createTask(definition, poolGrader(file, definition.deadline));
+    const definition = regraded(await loadDefinition(file), options);
+    // Only code of the user's own needs a thread.
+    return definition.reward === undefined
+      ? createTask(definition)
+      : createTask(definition, poolGrader(file, definition.deadline));
   }
   const near = nearest(name, Object.keys(builtIn));
   const hint = near === undefined ? `built-in tasks: ${Object.keys(builtIn).join(", ")}` : `did you mean ${near}?`;
   const files = existsSync(file) ? `; a task file ends in ${[...codeExtensions, ...DATA_EXTENSIONS].join(", ")}` : "";
   throw new UserError(`unknown task ${JSON.stringify(name)} (${hint})${files}`);
+}
+
+function regraded(definition: TaskDefinition, { grading = {} }: LoadOptions): TaskDefinition {
+  if (Object.keys(grading).length === 0) return definition;
+  if (definition.grading === undefined) {
+    throw new UserError(
+      `task ${definition.name} has a reward of its own and no \`grading\`: mode and strategies do not apply to it`,
+    );
+  }
+  return { ...definition, grading: { ...definition.grading, ...grading } };
 }

@@ -69,10 +69,17 @@ export const mathqaNumeric: Benchmark = {
   },
 };
 
-function choice(question: string, line: string, correct: string, { place }: Row): Pick<Question, "question" | "options" | "answer"> {
+function choice(
+  question: string,
+  line: string,
+  correct: string,
+  { place }: Row,
+): Pick<Question, "question" | "options" | "answer"> {
   const options = optionTexts(line);
   if (options.length < 2) {
-    throw new UserError(`${place}: expected options such as "a ) 38 , b ) 30", found ${JSON.stringify(line.slice(0, 80))}`);
+    throw new UserError(
+      `${place}: expected options such as "a ) 38 , b ) 30", found ${JSON.stringify(line.slice(0, 80))}`,
+    );
   }
   const answer = correct.trim().toUpperCase();
   const letters = options.map((_, i) => letterOf(i));
@@ -87,7 +94,10 @@ function choice(question: string, line: string, correct: string, { place }: Row)
  * letter (`a ) a ) 38`).
  */
 function optionTexts(line: string): string[] {
-  const plain = line.trim().replace(/^\[\s*['"]|['"]\s*\]$/g, "").replace(/['"]\s*,\s*['"]/g, " , ");
+  const plain = line
+    .trim()
+    .replace(/^\[\s*['"]|['"]\s*\]$/g, "")
+    .replace(/['"]\s*,\s*['"]/g, " , ");
   const texts: string[] = [];
   let rest = plain;
   for (let i = 0; rest !== ""; i++) {

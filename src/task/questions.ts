@@ -59,8 +59,13 @@ const REFT = {
  * A task over a set of questions. `train` is its training data without `dev`, the share of it whose questions' hash is lowest, the
  * same for every seed. Reward: 1 where the strict verdict is equal.
  */
-export async function questionTask(set: QuestionSet, options: QuestionOptions, baseDir: string): Promise<TaskDefinition> {
-  const examples = options.examples === undefined ? [] : await readExamples(options.examples, baseDir, set, options.shots);
+export async function questionTask(
+  set: QuestionSet,
+  options: QuestionOptions,
+  baseDir: string,
+): Promise<TaskDefinition> {
+  const examples =
+    options.examples === undefined ? [] : await readExamples(options.examples, baseDir, set, options.shots);
   const toProblem = (question: Question) => problemOf(question, set.form, options.prompt, examples);
   const { train, test } = set;
   let training: Promise<Question[]> | undefined;

@@ -22,7 +22,7 @@ export interface Problem {
   question?: string;
   /** Texts of a multiple-choice question's options, A first; `answer` is a letter. */
   options?: string[];
-  /** Relative difference that numbers may have, where the data set grants one. */
+  /** Absolute difference that numbers may have, where the data set grants one. */
   tolerance?: number;
   /** What groups of problems share, such as `level` and `subject`; evaluation reports by each. */
   tags?: Record<string, string>;
@@ -41,10 +41,13 @@ export type Split = "train" | "dev" | "test";
 /** A reward: one number, or named parts that are summed with the task's weights (1 when absent). */
 export type Reward = number | Record<string, number>;
 
+/** A mode of the grader, or `exact`: the same text; letter case counts, blanks are one. */
+export type GradingMode = Mode | "exact";
+
 /** How a response is compared with the gold: in the reward (the strict verdict) and in evaluation. */
 export interface Grading {
   /** How answers are compared; `math` when absent. */
-  mode?: Mode;
+  mode?: GradingMode;
   /** Where the prompt asks for the answer: the strategies of extraction in order. */
   strict: Strategy[];
   /** Wherever else an answer may stand; every strategy in the documented order (`auto`) when absent. */
