@@ -11,6 +11,7 @@ import {
   symbol,
 } from "./node.ts";
 import type { Reader } from "./reader.ts";
+import { GiveUp, MAX_DEPTH } from "./budget.ts";
 import { add, isWhole } from "./rational.ts";
 import { CONSTANTS, FUNCTIONS, GREEK } from "./names.ts";
 import { CURRENCY, DEGREE, isUnit, PERCENT } from "./units.ts";
@@ -54,7 +55,11 @@ function parseProduct(reader: Reader): Node {
       factors.push(token.text === "/" ? reciprocal(factor) : factor);
     } else if ((token.kind === "word" && token.text === "mod") || reader.isCommand("bmod")) {
       reader.next();
-      return call("mod", product(factors), parseProduct(reader));
+      return call(
+        "mod",
+        product(factors),
+        reader.nested(() => parseProduct(reader)),
+      );
     } else if (startsOperand(reader, 0)) factors.push(parsePower(reader));
     else break;
   }
@@ -99,7 +104,8 @@ function startsOperand(reader: Reader, ahead: number): boolean {
 /** An operand with what is written behind it: exponents, `!`, `%`, a degree sign. */
 export function parsePower(reader: Reader): Node {
   let node = reader.grammar.primary(reader);
-  for (;;) {
+  for (let behind = 0; ; behind++) {
+    if (behind > MAX_DEPTH) throw new GiveUp("too many signs behind one operand");
     if (reader.isMark("^")) {
       reader.next();
       if (reader.isMark("{") && reader.peek(1).text === "°" && reader.peek(2).text === "}") {

@@ -46,7 +46,11 @@ export interface Lexed {
 /** Digits of a literal beyond which a number is not read: reading is quadratic. */
 const MAX_DIGITS = 1200;
 
+/** Longer runs of letters are no product. */
+const MAX_RUN = 20;
+
 const SPACE = /(?:\s|\\[,;:!> ]|~|\u200b|\u00a0|\u202f|\u2009)+/y;
+const MAY_BE_SPACE = /[\s\\~\u200b]/;
 const GROUP_EXPLICIT = /(?:\{,\}|,\\!\s*|\\!,\s*|\\,|,\\,|\u202f|\u2009)(\d{3})(?!\d)/y;
 const GROUP_COMMA = /,(\d{3})(?!\d)/y;
 const DOT_GROUPS = /\d{1,3}(?:\.\d{3})+(?:,(\d+)|(?=\.?\s*$))(?!\d)/y;
@@ -82,7 +86,7 @@ class Lexer {
 
   run(): void {
     while (this.at < this.text.length) {
-      this.budget.spend(4);
+      this.budget.spend(12);
       this.step();
     }
   }
@@ -102,14 +106,15 @@ class Lexer {
   }
 
   private step(): void {
-    if (this.match(SPACE)) {
+    const c = this.text[this.at];
+    if (MAY_BE_SPACE.test(c) && this.match(SPACE)) {
       this.spaced = true;
       return;
     }
-    const c = this.text[this.at];
-    const hex = this.match(HEX);
+    const digit = c >= "0" && c <= "9";
+    const hex = digit || (c >= "A" && c <= "F") ? this.match(HEX) : null;
     if (hex) return this.push("number", hex[0]);
-    if ((c >= "0" && c <= "9") || (c === "." && /\d/.test(this.text[this.at + 1] ?? ""))) return this.number();
+    if (digit || (c === "." && /\d/.test(this.text[this.at + 1] ?? ""))) return this.number();
     const letters = this.match(LETTERS);
     if (letters) return this.word(letters[0]);
     if (c === "\\") return this.command();
@@ -245,7 +250,8 @@ class Lexer {
   }
 
   private word(word: string): void {
-    if (this.quoted || word.length === 1 || isWord(word, this.reading.split === true)) return this.push("word", word);
+    if (this.quoted || word.length === 1 || word.length > MAX_RUN || isWord(word, this.reading.split === true))
+      return this.push("word", word);
     for (const part of splitWord(word)) this.push("word", part);
   }
 
@@ -274,11 +280,7 @@ class Lexer {
       if (this.environments > 0) return this.push("mark", "\\\\");
       // A doubled backslash before a command is an escaped one.
       if (/[A-Za-z]/.test(this.text[this.at] ?? "")) this.at--;
-      if (this.text[this.at] === "\\") {
-        this.command();
-        return;
-      }
-      this.spaced = true;
+      else this.spaced = true;
       return;
     }
     if (c === "(" || c === ")" || c === "[" || c === "]") {

@@ -229,7 +229,7 @@ function argumentsOf(reader: Reader): Node[] {
   }
   if (reader.isMark("-")) {
     reader.next();
-    return [product([number(-1), ...argumentsOf(reader)])];
+    return [product([number(-1), ...reader.nested(() => argumentsOf(reader))])];
   }
   const factors = [parsePower(reader)];
   for (;;) {
@@ -275,7 +275,7 @@ function braceGroup(reader: Reader): Node {
   if (reader.peek(1).text === "}") {
     reader.next();
     reader.next();
-    return primary(reader);
+    return reader.grammar.primary(reader);
   }
   const start = reader.mark;
   reader.next();
@@ -346,7 +346,7 @@ function argument(reader: Reader): Node {
   if (token.kind === "number" && !token.quoted) return number(BigInt(reader.digit()));
   if (reader.isMark("-")) {
     reader.next();
-    return product([number(-1), argument(reader)]);
+    return product([number(-1), reader.nested(() => argument(reader))]);
   }
   return reader.grammar.primary(reader);
 }
