@@ -5,6 +5,7 @@ import { benchCommand } from "./bench.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
+import { gradeCommand } from "./grade.ts";
 import { pullCommand } from "./pull.ts";
 import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
@@ -25,6 +26,7 @@ async function main(args: string[]): Promise<number> {
     evalCommand,
     sampleCommand,
     scoreCommand,
+    gradeCommand,
     exportCommand,
     pullCommand,
     benchCommand,

@@ -1,0 +1,136 @@
+import { Budget, DEFAULT_STEPS, GiveUp } from "./budget.ts";
+import { Comparer, type CompareOptions } from "./compare.ts";
+import type { Reading } from "./lexer.ts";
+import { optionLetter } from "./letters.ts";
+import { type Node, some } from "./node.ts";
+import { equalPlain } from "./plain.ts";
+import { printNode } from "./print.ts";
+import { read } from "./read.ts";
+import { type Comparison, differentBy, equalBy, unsureBy } from "./verdict.ts";
+import { plainText } from "./words.ts";
+
+export interface EquivalenceOptions extends CompareOptions {
+  /** Texts of a multiple-choice question's options, in order: a letter then equals the text that it stands for. */
+  options?: readonly string[];
+  /** Adds both parsed forms to the result. */
+  explain?: boolean;
+}
+
+/**
+ * Whether an answer is the gold answer, both LaTeX or plain text. With several golds, one of them is enough. The work is bounded by a
+ * budget of steps, so a verdict never depends on the clock; where the budget ends the verdict is `unsure`.
+ */
+export function equivalent(
+  gold: string | readonly string[],
+  answer: string,
+  options: EquivalenceOptions = {},
+): Comparison {
+  if (typeof gold === "string") return equivalentToOne(gold, answer, options);
+  let best: Comparison = differentBy("gold", "there is no gold answer");
+  for (const one of gold) {
+    const found = equivalentToOne(one, answer, options);
+    if (found.verdict === "equal") return found;
+    if (best.rule === "gold" || (best.verdict === "different" && found.verdict === "unsure")) best = found;
+  }
+  return best;
+}
+
+function equivalentToOne(gold: string, answer: string, options: EquivalenceOptions): Comparison {
+  if (options.explain !== true && equalPlain(gold, answer)) return SAME_NUMBER;
+  const choice = options.options === undefined ? undefined : compareChoice(gold, answer, options.options, options);
+  if (choice !== undefined) return choice;
+  const budget = new Budget(DEFAULT_STEPS);
+  let forms: { gold: string; answer: string } | undefined;
+  let found: Comparison;
+  try {
+    const [left, right] = [read(gold, budget), read(answer, budget)];
+    if (options.explain === true) forms = { gold: printNode(left.node), answer: printNode(right.node) };
+    const comparer = new Comparer(options, budget);
+    found = comparer.compare(left.node, right.node);
+    if (found.verdict !== "equal") {
+      for (const [other, reading] of otherReadings(gold, left, answer, right)) {
+        const again = comparer.compare(
+          other === "gold" ? read(gold, budget, reading).node : left.node,
+          other === "answer" ? read(answer, budget, reading).node : right.node,
+        );
+        if (again.verdict !== "equal") continue;
+        found = again;
+        break;
+      }
+    }
+  } catch (error) {
+    if (!(error instanceof GiveUp)) throw error;
+    found = unsureBy("budget", `gave up: ${error.message}`);
+  }
+  if (found.verdict !== "equal") found = compareAsWritten(gold, answer) ?? found;
+  return forms === undefined ? found : { ...found, forms };
+}
+
+const SAME_NUMBER = equalBy("number", "the same number exactly");
+
+interface ReadAnswer {
+  node: Node;
+  ambiguous: boolean;
+}
+
+/** Readings of what is ambiguous that could still make the two equal. The gold decides what kind of answer is meant. */
+function* otherReadings(
+  gold: string,
+  left: ReadAnswer,
+  answer: string,
+  right: ReadAnswer,
+): Generator<["gold" | "answer", Reading]> {
+  if (left.ambiguous) yield ["gold", { grouping: right.node.kind === "number" }];
+  if (right.ambiguous) {
+    yield ["answer", { grouping: left.node.kind === "number" }];
+    // "3,5" for 3.5: a list where one number is expected makes no sense.
+    if (left.node.kind === "number" && left.node.places !== undefined) yield ["answer", { decimalComma: true }];
+  }
+  // "12 m" and "12": the letter is a unit where the other side has no variables.
+  const letters = (node: Node): boolean => some(node, ({ kind }) => kind === "symbol");
+  if (letters(right.node) && !letters(left.node) && LETTER_UNIT.test(answer)) yield ["answer", { letterUnits: true }];
+  if (letters(left.node) && !letters(right.node) && LETTER_UNIT.test(gold)) yield ["gold", { letterUnits: true }];
+}
+
+const LETTER_UNIT = /\d\s*(?:\$\s*)?[A-Za-z]{1,2}(?:\s*\/\s*[A-Za-z]{1,2})?(?:\^?\{?[-\d]+\}?)?[\s$.]*$/;
+
+/** Texts that are the same letter by letter up to spacing and case of words; decides only where nothing was understood. */
+function compareAsWritten(gold: string, answer: string): Comparison | undefined {
+  if (gold.length > 20_000 || answer.length > 20_000)
+    return gold === answer ? equalBy("text", "written the same") : undefined;
+  const strip = (text: string): string => text.replace(/\s+/g, "");
+  const [a, b] = [strip(gold), strip(answer)];
+  if (a === "" || a !== b) {
+    const [left, right] = [optionLetter(gold), optionLetter(answer)];
+    return left !== undefined && left === right && (gold + answer).match(/[(.:]/) !== null
+      ? equalBy("letter", "the same option letter")
+      : undefined;
+  }
+  return equalBy("text", "written the same");
+}
+
+/** A letter against the text of the option it stands for. Undefined where neither side is one of the options. */
+function compareChoice(
+  gold: string,
+  answer: string,
+  texts: readonly string[],
+  options: EquivalenceOptions,
+): Comparison | undefined {
+  const choice = (text: string): number | undefined => {
+    const letter = optionLetter(text);
+    const index = letter === undefined ? -1 : letter.charCodeAt(0) - 65;
+    if (index >= 0 && index < texts.length) return index;
+    const plain = plainText(text);
+    const same = texts.findIndex((option) => plainText(option) === plain);
+    if (same >= 0) return same;
+    const equals = texts.flatMap((option, i) =>
+      equivalent(option, text, { ...options, options: undefined, explain: false }).verdict === "equal" ? [i] : [],
+    );
+    return equals.length === 1 ? equals[0] : undefined;
+  };
+  const left = choice(gold);
+  if (left === undefined) return undefined;
+  const right = choice(answer);
+  if (right === undefined) return undefined;
+  return left === right ? equalBy("choice", "the same option") : differentBy("choice", "different options");
+}

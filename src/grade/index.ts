@@ -1,0 +1,9 @@
+/**
+ * `rifft/grade`: finding the answer in a response and deciding whether it is the right one. Pure: no I/O, no engine, works in a
+ * browser. docs/grading.md describes the rules.
+ */
+export { equivalent, type EquivalenceOptions } from "./equivalent.ts";
+export { extract, type Extraction, STRATEGIES, type Strategy } from "./extract.ts";
+export { grade, type Graded, type GradedAnswer, type GradeOptions } from "./grade.ts";
+export type { Tolerance } from "./values.ts";
+export type { Comparison, Verdict } from "./verdict.ts";

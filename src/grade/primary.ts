@@ -1,0 +1,365 @@
+import { GiveUp } from "./budget.ts";
+import { mixedNumber, parsePower, parseScript } from "./expression.ts";
+import type { Token } from "./lexer.ts";
+import { call, fraction, type Node, number, type NumberNode, power, product, reciprocal, symbol } from "./node.ts";
+import { CONSTANTS, FUNCTIONS, GREEK, INVERSE, NUMBER_WORDS } from "./names.ts";
+import { add, divide, rational, tenTo } from "./rational.ts";
+import type { Reader } from "./reader.ts";
+import { parseBraces, parseBrackets, parseMatrix } from "./structure.ts";
+import { CURRENCY } from "./units.ts";
+
+/** One operand: a number, a symbol, a function with its arguments, something in brackets. */
+export function parsePrimary(reader: Reader): Node {
+  return reader.nested(() => primary(reader));
+}
+
+function primary(reader: Reader): Node {
+  const token = reader.peek();
+  if (token.kind === "number") return numeral(reader);
+  if (token.kind === "word") return word(reader);
+  if (token.kind === "command") return command(reader);
+  switch (token.text) {
+    case "(":
+    case "[":
+    case "⟨":
+    case "]":
+      return parseBrackets(reader);
+    case "\\{":
+      return parseBraces(reader);
+    case "{":
+      return braceGroup(reader);
+    case "|":
+      return bars(reader);
+    case "⌊":
+    case "⌈":
+      return rounded(reader);
+    case "√":
+      reader.next();
+      return squareRoot(reader);
+    case "\\$":
+    case "€":
+    case "£":
+    case "¥":
+    case "₹":
+      return currency(reader);
+    default:
+      return reader.fail("expected an operand");
+  }
+}
+
+// Numbers
+
+function numeral(reader: Reader): Node {
+  const token = reader.next();
+  if (reader.isMark("_")) return basedNumber(reader, token);
+  const node = readNumber(token);
+  if (node.places !== undefined) return node;
+  const next = reader.peek();
+  // 2\frac{1}{3}
+  if (next.kind === "command" && /^[dtc]?frac$/.test(next.text)) {
+    const part = command(reader);
+    return mixedNumber(node, part) ?? product([node, part]);
+  }
+  // 2 1/3, and 2-1/3 is no such thing
+  if (next.kind === "number" && next.spaced && reader.peek(1).text === "/" && reader.peek(2).kind === "number") {
+    const start = reader.mark;
+    const n = readNumber(reader.next());
+    reader.next();
+    const mixed = mixedNumber(node, quotient(n, readNumber(reader.next())));
+    if (mixed !== undefined) return mixed;
+    reader.back(start);
+  }
+  return node;
+}
+
+/** The exact value of a number token, with its stated precision. */
+export function readNumber({ text, repeat }: Token): NumberNode {
+  const [mantissa, exponent = "0"] = text.split("e");
+  const [whole, decimals = ""] = mantissa.split(".");
+  if (repeat !== undefined) {
+    const scale = tenTo(decimals.length);
+    const block = rational(BigInt(repeat), (tenTo(repeat.length) - 1n) * scale);
+    return fraction(add(rational(BigInt(whole + decimals), scale), block));
+  }
+  if (!text.includes(".") && exponent === "0") return { kind: "number", value: { n: BigInt(text), d: 1n } };
+  const shift = Number(exponent) - decimals.length;
+  const digits = BigInt(whole + decimals);
+  const value = shift >= 0 ? rational(digits * tenTo(shift)) : rational(digits, tenTo(-shift));
+  if (decimals === "" && shift >= 0) return { kind: "number", value };
+  return { kind: "number", value, places: -shift, significant: (whole + decimals).replace(/^0+/, "").length };
+}
+
+/** Digits with a base behind them: `52_8`, `1A_{16}`, `101_{two}`. */
+function basedNumber(reader: Reader, digits: Token): Node {
+  reader.next();
+  const braced = reader.take("{") !== undefined;
+  const token = reader.next();
+  let base = token.kind === "number" ? Number(token.text) : NUMBER_WORDS.get(token.text.toLowerCase());
+  if (token.text === "base") base = Number(reader.next().text);
+  if (braced) reader.expect("}");
+  if (base === undefined || !(base >= 2 && base <= 36)) return reader.fail("expected a base from 2 to 36");
+  return baseValue(digits.text, base);
+}
+
+/** The number that digits stand for in a base. Throws GiveUp for a digit that the base has not. */
+export function baseValue(digits: string, base: number): Node {
+  let value = 0n;
+  if (digits.length > 200) throw new GiveUp("a number is too long");
+  for (const c of digits.toLowerCase()) {
+    const digit = Number.parseInt(c, 36);
+    if (!(digit < base)) throw new GiveUp(`${digits} is no number in base ${base}`);
+    value = value * BigInt(base) + BigInt(digit);
+  }
+  return number(value);
+}
+
+function currency(reader: Reader): Node {
+  const unit = CURRENCY.get(reader.next().text);
+  const minus = reader.take("-") !== undefined;
+  const value = parsePower(reader);
+  if (unit === undefined) return reader.fail("expected a currency");
+  return { kind: "quantity", value: minus ? product([number(-1), value]) : value, unit };
+}
+
+/** a / b, folded where both are whole literals. */
+function quotient(a: Node, b: Node): Node {
+  const whole = (node: Node): node is NumberNode => node.kind === "number" && node.places === undefined;
+  if (whole(a) && whole(b) && b.value.n !== 0n) return fraction(divide(a.value, b.value));
+  return product([a, reciprocal(b)]);
+}
+
+// Words
+
+function word(reader: Reader): Node {
+  const token = reader.peek();
+  const { text } = token;
+  const name = FUNCTIONS.get(text);
+  if (name !== undefined && text.length > 1) {
+    reader.next();
+    return applied(reader, name);
+  }
+  const constant = CONSTANTS.get(text);
+  if (constant !== undefined) {
+    reader.next();
+    return { kind: "constant", name: constant };
+  }
+  if (text.length === 1) {
+    reader.next();
+    return letter(reader, text);
+  }
+  const value = NUMBER_WORDS.get(text.toLowerCase());
+  if (value !== undefined) {
+    reader.next();
+    return number(value);
+  }
+  if (GREEK.has(text)) {
+    reader.next();
+    return letter(reader, text);
+  }
+  return reader.fail("expected mathematics");
+}
+
+/** Letters that are read as functions where parentheses follow at once. */
+const FUNCTION_LETTERS = /^[fghFGH]$/;
+
+/** A variable with its subscript; f(x) is an application. */
+function letter(reader: Reader, text: string): Node {
+  const indexed = subscript(reader);
+  if (indexed === "" && (text === "e" || text === "i")) return { kind: "constant", name: text };
+  const name = text + indexed;
+  const next = reader.peek();
+  if (next.kind !== "mark" || next.text !== "(" || next.spaced) return symbol(name);
+  if (
+    FUNCTION_LETTERS.test(text) ||
+    (text === "P" && /^(word|number)$/.test(reader.peek(1).kind) && reader.peek(2).text === ")")
+  ) {
+    const inside = parseBrackets(reader);
+    return { kind: "call", name: `${name}()`, args: inside.kind === "group" ? inside.items : [inside] };
+  }
+  return symbol(name);
+}
+
+/** `_1`, `_{n+1}` as written without braces and spaces, or "". */
+function subscript(reader: Reader): string {
+  if (!reader.isMark("_")) return "";
+  reader.next();
+  if (!reader.take("{")) return `_${reader.next().text}`;
+  let text = "_";
+  for (let depth = 1; ;) {
+    const token = reader.next();
+    if (token.kind === "end") return reader.fail("expected }");
+    if (token.text === "{") depth++;
+    if (token.text === "}" && --depth === 0) return text;
+    text += token.text;
+  }
+}
+
+// Functions
+
+/** A function's exponent, base and argument: `\sin^2 x`, `\log_2 8`, `max(1, 2)`, `sin 2x`. */
+function applied(reader: Reader, name: string): Node {
+  if (name === "sqrt") return squareRoot(reader);
+  let base: Node | undefined;
+  let exponent: Node | undefined;
+  let inverse = false;
+  while (reader.isMark("^", "_")) {
+    if (reader.next().text === "_") base = reader.grammar.primary(reader);
+    else {
+      exponent = parseScript(reader);
+      inverse = exponent.kind === "number" && exponent.value.n === -1n && INVERSE.has(name);
+    }
+  }
+  const args = argumentsOf(reader);
+  let node = callOf(inverse ? (INVERSE.get(name) ?? name) : name, base === undefined ? args : [...args, base]);
+  if (exponent !== undefined && !inverse) node = power(node, exponent);
+  return node;
+}
+
+function callOf(name: string, args: Node[]): Node {
+  if (name === "exp") return power({ kind: "constant", name: "e" }, args[0]);
+  if (name === "cbrt") return power(args[0], fraction(rational(1n, 3n)));
+  return { kind: "call", name, args };
+}
+
+/** In brackets, or the factors up to the next sign or function. */
+function argumentsOf(reader: Reader): Node[] {
+  if (reader.isMark("(", "[")) {
+    const inside = parseBrackets(reader);
+    return inside.kind === "group" ? [...inside.items] : [inside];
+  }
+  if (reader.isMark("-")) {
+    reader.next();
+    return [product([number(-1), ...argumentsOf(reader)])];
+  }
+  const factors = [parsePower(reader)];
+  for (;;) {
+    const token = reader.peek();
+    const starts =
+      token.kind === "number"
+        ? reader.peek(-1).kind !== "number"
+        : token.kind === "word"
+          ? (token.text.length === 1 && !token.quoted) || token.text === "pi" || GREEK.has(token.text)
+          : token.kind === "command"
+            ? !FUNCTIONS.has(token.text) && !/^end:|^[pb]?mod$|^choose$/.test(token.text)
+            : token.kind === "mark" && token.text === "{";
+    if (!starts) break;
+    factors.push(parsePower(reader));
+  }
+  // sin x/2 is read as sin(x)/2
+  return [product(factors)];
+}
+
+function squareRoot(reader: Reader): Node {
+  let degree: Node = number(2);
+  if (reader.isMark("[")) {
+    reader.next();
+    degree = reader.enclosed(() => reader.grammar.sum(reader));
+    reader.expect("]");
+  }
+  const minus = !reader.isMark("{", "(") && reader.take("-") !== undefined;
+  const inside = reader.grammar.primary(reader);
+  const args = inside.kind === "group" ? inside.items : [inside];
+  if (args.length > 1) return reader.fail("expected one argument of a root");
+  const radicand = minus ? product([number(-1), args[0]]) : args[0];
+  const half =
+    degree.kind === "number" && degree.value.n !== 0n
+      ? fraction(divide(number(1).value, degree.value))
+      : reciprocal(degree);
+  return power(radicand, half);
+}
+
+// Brackets
+
+/** TeX's braces group and are not seen; with a comma inside they were meant as a set's. */
+function braceGroup(reader: Reader): Node {
+  if (reader.peek(1).text === "}") {
+    reader.next();
+    reader.next();
+    return primary(reader);
+  }
+  const start = reader.mark;
+  reader.next();
+  const inside = reader.enclosed(() => reader.grammar.list(reader), false);
+  if (reader.isCommand("choose")) {
+    reader.next();
+    const lower = reader.enclosed(() => reader.grammar.sum(reader));
+    reader.expect("}");
+    return call("binomial", inside, lower);
+  }
+  if (reader.take("}")) return inside.kind === "list" ? { kind: "set", items: inside.items } : inside;
+  reader.back(start);
+  return parseBraces(reader);
+}
+
+function bars(reader: Reader): Node {
+  reader.next();
+  const { inBraces } = reader;
+  reader.bars++;
+  reader.inBraces = false;
+  const inside = reader.grammar.sum(reader);
+  reader.expect("|");
+  reader.bars--;
+  reader.inBraces = inBraces;
+  return call("abs", inside);
+}
+
+function rounded(reader: Reader): Node {
+  const open = reader.next().text;
+  const inside = reader.enclosed(() => reader.grammar.sum(reader));
+  reader.expect(open === "⌊" ? "⌋" : "⌉");
+  return call(open === "⌊" ? "floor" : "ceiling", inside);
+}
+
+// Commands
+
+function command(reader: Reader): Node {
+  const { text } = reader.peek();
+  if (text.startsWith("begin:")) return parseMatrix(reader);
+  reader.next();
+  if (/^[dtc]?frac$/.test(text)) {
+    const numerator = argument(reader);
+    return quotient(numerator, argument(reader));
+  }
+  if (/^[dt]?binom$/.test(text)) {
+    const upper = argument(reader);
+    return call("binomial", upper, argument(reader));
+  }
+  if (text === "sqrt") return squareRoot(reader);
+  const name = FUNCTIONS.get(text);
+  if (name !== undefined) return applied(reader, name);
+  const constant = CONSTANTS.get(text);
+  if (constant !== undefined) return { kind: "constant", name: constant };
+  if (/^(overline|bar|vec|hat|tilde|widehat|overrightarrow|dot|mathbb|mathcal|Bbb|mathscr|mathfrak)$/.test(text))
+    return decorated(reader, text);
+  if (
+    /^(sum|prod|int|iint|oint|lim|limsup|liminf|over|atop|stackrel|substack|end)\b/.test(text) ||
+    text.startsWith("end:")
+  )
+    return reader.fail(`\\${text} is not read`);
+  return letter(reader, text);
+}
+
+/** A command's argument: braces, one digit of a number, or one operand. */
+function argument(reader: Reader): Node {
+  const token = reader.peek();
+  if (token.kind === "number" && !token.quoted) return number(BigInt(reader.digit()));
+  if (reader.isMark("-")) {
+    reader.next();
+    return product([number(-1), argument(reader)]);
+  }
+  return reader.grammar.primary(reader);
+}
+
+/** A letter or word under a bar, hat or arrow, or in a script alphabet: a symbol of its own. */
+function decorated(reader: Reader, decoration: string): Node {
+  if (!reader.isMark("{")) return symbol(`${decoration} ${reader.next().text}`);
+  reader.next();
+  let name = decoration;
+  while (!reader.isMark("}")) {
+    const token = reader.next();
+    if (token.kind === "end") return reader.fail("expected }");
+    name += ` ${token.text}`;
+  }
+  reader.next();
+  return symbol(name + subscript(reader));
+}

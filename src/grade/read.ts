@@ -1,0 +1,82 @@
+import { type Budget, GiveUp } from "./budget.ts";
+import { parseSum } from "./expression.ts";
+import { lex, type Reading, type Token } from "./lexer.ts";
+import type { Node } from "./node.ts";
+import { parsePrimary } from "./primary.ts";
+import { type Grammar, Reader, Unreadable } from "./reader.ts";
+import { parseItem, parseList } from "./structure.ts";
+import { isText, plainText, readDate, readTime } from "./words.ts";
+
+const GRAMMAR: Grammar = { list: parseList, item: parseItem, sum: parseSum, primary: parsePrimary };
+
+/** An answer longer than this is not read. */
+const MAX_LENGTH = 50_000;
+
+export interface Read {
+  node: Node;
+  /** Another reading of a comma between digits is possible. */
+  ambiguous: boolean;
+}
+
+/**
+ * Reads one answer, LaTeX or plain. What is words becomes text; what looks like mathematics and cannot be read becomes text with the
+ * reason. Throws GiveUp where the budget ends.
+ */
+export function read(text: string, budget: Budget, reading: Reading = {}): Read {
+  if (text.length > MAX_LENGTH) throw new GiveUp(`an answer of more than ${MAX_LENGTH} characters`);
+  const { tokens, ambiguous } = lex(text, reading, budget);
+  trim(tokens);
+  const asText = (unread?: string): Node => ({ kind: "text", text: plainText(text), unread });
+  if (tokens.length === 0) return { node: asText(text.trim() === "" ? "nothing to read" : undefined), ambiguous };
+  const special = readTime(tokens) ?? readDate(tokens) ?? (isText(tokens) ? asText() : undefined);
+  if (special !== undefined) return { node: special, ambiguous };
+  try {
+    return { node: parse(tokens, reading, budget), ambiguous };
+  } catch (error) {
+    if (!(error instanceof Unreadable)) throw error;
+    if (
+      reading.split !== true &&
+      tokens.some(({ kind, text: word, quoted }) => kind === "word" && word.length > 1 && !quoted)
+    ) {
+      const split = lex(text, { ...reading, split: true }, budget).tokens;
+      trim(split);
+      try {
+        return { node: parse(split, { ...reading, split: true }, budget), ambiguous };
+      } catch (again) {
+        if (!(again instanceof Unreadable)) throw again;
+      }
+    }
+    return { node: asText(error.message), ambiguous };
+  }
+}
+
+function parse(tokens: Token[], reading: Reading, budget: Budget): Node {
+  const reader = new Reader([...tokens], GRAMMAR, reading, budget);
+  const node = parseList(reader);
+  if (!reader.done) reader.fail("expected the end");
+  return node;
+}
+
+const LEADING = new Set(["about", "approximately", "approx", "roughly", "exactly", "only", "is", "are"]);
+
+/** Takes off decorations: markdown stars and quotes around, full stops and commas behind, "about" before. */
+function trim(tokens: Token[]): void {
+  const junk = (token: Token | undefined): boolean =>
+    token?.kind === "mark" &&
+    (token.text === '"' || token.text === "`" || token.text === "*" || token.text === "^" || token.text === "…");
+  let from = 0;
+  while (
+    from < tokens.length &&
+    (junk(tokens[from]) ||
+      (tokens[from].kind === "word" && LEADING.has(tokens[from].text.toLowerCase()) && from + 1 < tokens.length))
+  )
+    from++;
+  if (from > 0 && from < tokens.length) tokens.splice(0, from);
+  for (let last = tokens.at(-1); last !== undefined; last = tokens.at(-1)) {
+    const stop =
+      last.kind === "mark" &&
+      (last.text === "." || last.text === "," || last.text === ";" || last.text === ":" || last.text === "?");
+    if ((!stop && !junk(last)) || tokens.length === 1) break;
+    tokens.pop();
+  }
+}

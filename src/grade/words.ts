@@ -1,0 +1,102 @@
+import type { Token } from "./lexer.ts";
+import { CONSTANTS, FUNCTIONS, GREEK, NUMBER_WORDS } from "./names.ts";
+import type { Node } from "./node.ts";
+
+// Answers in words: text, times of day, dates.
+
+const MONTHS = "january february march april may june july august september october november december".split(" ");
+
+/** The month of a name or its abbreviation of at least three letters, 1 to 12. */
+function monthOf(word: string): number | undefined {
+  const lower = word.toLowerCase();
+  if (lower.length < 3) return undefined;
+  const index = MONTHS.findIndex((month) => month === lower || (lower.length <= 4 && month.startsWith(lower)));
+  return index < 0 ? undefined : index + 1;
+}
+
+const isMark = (token: Token | undefined, text: string): boolean => token?.kind === "mark" && token.text === text;
+const asNumber = (token: Token | undefined, digits: RegExp): number | undefined =>
+  token?.kind === "number" && digits.test(token.text) ? Number(token.text) : undefined;
+
+/** `6:30 p.m.`, `18:05`, `7 am`: minutes since midnight as far as they are said. */
+export function readTime(tokens: readonly Token[]): Node | undefined {
+  const hour = asNumber(tokens[0], /^\d{1,2}$/);
+  if (hour === undefined || hour > 24) return undefined;
+  let at = 1;
+  let minute = 0;
+  let seconds: number | undefined;
+  const clock = isMark(tokens[1], ":");
+  if (clock) {
+    const read = asNumber(tokens[2], /^[0-5]\d$/);
+    if (read === undefined) return undefined;
+    minute = read;
+    at = 3;
+    if (isMark(tokens[3], ":")) {
+      seconds = asNumber(tokens[4], /^[0-5]\d$/);
+      if (seconds === undefined) return undefined;
+      at = 5;
+    }
+  }
+  const rest = tokens
+    .slice(at)
+    .map(({ text }) => text)
+    .join("")
+    .toLowerCase()
+    .replaceAll(".", "");
+  const half = rest === "am" || rest === "pm" ? rest : undefined;
+  if (rest !== "" && half === undefined && rest !== "o'clock" && rest !== "oclock") return undefined;
+  if (!clock && rest === "") return undefined;
+  if (half !== undefined && (hour < 1 || hour > 12)) return undefined;
+  const base = half === undefined ? hour : (hour % 12) + (half === "pm" ? 12 : 0);
+  return { kind: "time", minutes: base * 60 + minute, seconds, half };
+}
+
+/** `May 5, 2020`, `5 May`, `the 5th of May`. A month alone is a word. */
+export function readDate(tokens: readonly Token[]): Node | undefined {
+  if (tokens.length > 8) return undefined;
+  let month: number | undefined;
+  let day: number | undefined;
+  let year: number | undefined;
+  for (const token of tokens) {
+    if (token.kind === "word") {
+      const found = monthOf(token.text);
+      if (found !== undefined && month === undefined) month = found;
+      else if (!/^(the|of|st|nd|rd|th|s|t|n|d|r|h)$/.test(token.text)) return undefined;
+    } else if (token.kind === "number") {
+      if (/^\d{1,2}$/.test(token.text) && day === undefined && Number(token.text) >= 1 && Number(token.text) <= 31)
+        day = Number(token.text);
+      else if (/^\d{4}$/.test(token.text) && year === undefined) year = Number(token.text);
+      else return undefined;
+    } else if (token.text !== "," && token.text !== ".") return undefined;
+  }
+  if (month === undefined || (day === undefined && year === undefined)) return undefined;
+  return { kind: "date", day, month, year };
+}
+
+const PUNCTUATION = new Set([",", ".", "'", "-", "(", ")", '"', ";", ":", "?", "and", "or"]);
+
+/** Whether tokens are words only, at least one of which is no mathematics: "east", "no solution". */
+export function isText(tokens: readonly Token[]): boolean {
+  let words = false;
+  for (const { kind, text } of tokens) {
+    if (kind === "word") {
+      const known =
+        FUNCTIONS.has(text) || CONSTANTS.has(text) || GREEK.has(text) || NUMBER_WORDS.has(text.toLowerCase());
+      if (!known && text.length > 1 && text !== "and" && text !== "or") words = true;
+    } else if (kind !== "mark" || !PUNCTUATION.has(text)) return false;
+  }
+  return words;
+}
+
+/** A text for comparison: words and digits in lower case, single spaces, without LaTeX's text commands, articles, quotes and full stops. */
+export function plainText(text: string): string {
+  return text
+    .slice(0, 4000)
+    .replace(/\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname|boxed|emph|rm|bf)\b\s*/g, " ")
+    .replace(/\\[,;:! ]|\\left|\\right|[{}$~*"'`’]/g, " ")
+    .toLowerCase()
+    .replace(/[.,;:!?]+(?=\s|$)/g, " ")
+    .replace(/\b(?:the|a|an)\s/g, " ")
+    .replace(/\s+/g, " ")
+    .trim();
+}
