@@ -82,11 +82,12 @@ function startsOperand(reader: Reader, ahead: number): boolean {
     case "command":
       return (
         !token.text.startsWith("end:") &&
-        !["pmod", "bmod", "mod", "choose", "hline", "emptyset", "varnothing"].includes(token.text)
+        !["pmod", "bmod", "mod", "choose", "over", "hline", "emptyset", "varnothing"].includes(token.text)
       );
     case "word":
-      // "15 min" is no minimum.
-      if (token.text === "min" && reader.peek(ahead + 1).text !== "(") return false;
+      // "15 min" is no minimum, "15 sec" no secant.
+      if ((token.text === "min" || token.text === "sec") && !/^([(^]|[a-z])$/.test(reader.peek(ahead + 1).text))
+        return false;
       if (token.text.length > 1) return FUNCTIONS.has(token.text) || CONSTANTS.has(token.text) || GREEK.has(token.text);
       if (reader.reading.letterUnits === true && isUnit(token.text)) return false;
       if (token.text === "U" && token.spaced && /^[([]$|^\\\{$/.test(reader.peek(ahead + 1).text)) return false;
@@ -110,6 +111,9 @@ export function parsePower(reader: Reader): Node {
       reader.next();
       if (reader.isMark("{") && reader.peek(1).text === "°" && reader.peek(2).text === "}") {
         reader.next();
+        reader.next();
+        node = { kind: "quantity", value: node, unit: DEGREE };
+        reader.next();
         continue;
       }
       if (reader.isMark("°")) continue;
@@ -123,7 +127,6 @@ export function parsePower(reader: Reader): Node {
       node = power(node, parseScript(reader));
     } else if (reader.isMark("°")) {
       reader.next();
-      reader.take("}");
       const scale = reader.peek();
       if (scale.kind === "word" && /^[CF]$/.test(scale.text)) {
         reader.next();
