@@ -232,7 +232,10 @@ export class Comparer {
         return gold.minutes === answer.minutes && (gold.seconds ?? 0) === (answer.seconds ?? 0)
           ? equalBy("time", "the same time of day")
           : differentBy("time", "different times");
-      const clock = gold.half === answer.half ? 24 * 60 : 12 * 60;
+      // Without "a.m." hours from 13 on and 0 are those of a 24-hour clock; others may be either half of the day.
+      const afternoon = (time: typeof gold): boolean =>
+        time.half === undefined && (time.minutes >= 780 || time.minutes < 60);
+      const clock = gold.half === answer.half || afternoon(gold) || afternoon(answer) ? 24 * 60 : 12 * 60;
       return gold.minutes % clock === answer.minutes % clock && (gold.seconds ?? 0) === (answer.seconds ?? 0)
         ? equalBy("time", "the same time")
         : differentBy("time", "different times");
@@ -301,8 +304,8 @@ function describesSet(node: Node): boolean {
 
 function compareTexts(gold: Node, answer: Node): Comparison {
   if (gold.kind === "text" && answer.kind === "text") {
-    if (gold.text === answer.text && gold.text !== "") return equalBy("text", "the same text");
     const unread = gold.unread ?? answer.unread;
+    if (unread === undefined && gold.text === answer.text && gold.text !== "") return equalBy("text", "the same text");
     if (unread !== undefined) return unsureBy("unread", `not read as mathematics: ${unread}`);
     if (gold.text === "" || answer.text === "") return unsureBy("unread", "nothing to read");
     return differentBy("text", "different words");

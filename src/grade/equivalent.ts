@@ -7,7 +7,6 @@ import { equalPlain } from "./plain.ts";
 import { printNode } from "./print.ts";
 import { read } from "./read.ts";
 import { type Comparison, differentBy, equalBy, unsureBy } from "./verdict.ts";
-import { plainText } from "./words.ts";
 
 export interface EquivalenceOptions extends CompareOptions {
   /** Texts of a multiple-choice question's options, in order: a letter then equals the text that it stands for. */
@@ -100,13 +99,11 @@ function compareAsWritten(gold: string, answer: string): Comparison | undefined 
     return gold === answer ? equalBy("text", "written the same") : undefined;
   const strip = (text: string): string => text.replace(/\s+/g, "");
   const [a, b] = [strip(gold), strip(answer)];
-  if (a === "" || a !== b) {
-    const [left, right] = [optionLetter(gold), optionLetter(answer)];
-    return left !== undefined && left === right && (gold + answer).match(/[(.:]/) !== null
-      ? equalBy("letter", "the same option letter")
-      : undefined;
-  }
-  return equalBy("text", "written the same");
+  if (a !== "" && a === b) return equalBy("text", "written the same");
+  const [left, right] = [optionLetter(gold), optionLetter(answer)];
+  return left !== undefined && left.letter === right?.letter && (left.marked || right.marked)
+    ? equalBy("letter", "the same option letter")
+    : undefined;
 }
 
 /** A letter against the text of the option it stands for. Undefined where neither side is one of the options. */
@@ -117,12 +114,8 @@ function compareChoice(
   options: EquivalenceOptions,
 ): Comparison | undefined {
   const choice = (text: string): number | undefined => {
-    const letter = optionLetter(text);
-    const index = letter === undefined ? -1 : letter.charCodeAt(0) - 65;
+    const index = (optionLetter(text)?.letter.charCodeAt(0) ?? 0) - 65;
     if (index >= 0 && index < texts.length) return index;
-    const plain = plainText(text);
-    const same = texts.findIndex((option) => plainText(option) === plain);
-    if (same >= 0) return same;
     const equals = texts.flatMap((option, i) =>
       equivalent(option, text, { ...options, options: undefined, explain: false }).verdict === "equal" ? [i] : [],
     );

@@ -29,7 +29,7 @@ const ALL: RealSet = [{ low: LOWEST, high: HIGHEST }];
  * where it is none of these or an end is no known number.
  */
 export function realSet(node: Node, budget: Budget): RealSet | undefined {
-  budget.spend(20);
+  budget.spend(60);
   const of = (part: Node): RealSet | undefined => realSet(part, budget);
   switch (node.kind) {
     case "group": {

@@ -20,6 +20,9 @@ function primary(reader: Reader): Node {
   if (token.kind === "command") return command(reader);
   switch (token.text) {
     case "(":
+      if (reader.peek(1).kind === "number" && reader.peek(2).text === ")" && reader.peek(3).text === "_")
+        return basedInBrackets(reader);
+      return parseBrackets(reader);
     case "[":
     case "⟨":
     case "]":
@@ -27,6 +30,8 @@ function primary(reader: Reader): Node {
     case "\\{":
       return parseBraces(reader);
     case "{":
+      if (reader.peek(1).kind === "number" && reader.peek(2).text === "}" && reader.peek(3).text === "_")
+        return basedInBrackets(reader);
       return braceGroup(reader);
     case "|":
       return bars(reader);
@@ -52,6 +57,8 @@ function primary(reader: Reader): Node {
 function numeral(reader: Reader): Node {
   const token = reader.next();
   if (reader.isMark("_")) return basedNumber(reader, token);
+  if (reader.peek().text === "base" || (reader.isMark("(") && reader.peek(1).text === "base"))
+    return baseInWords(reader, token);
   const node = readNumber(token);
   if (node.places !== undefined) return node;
   const next = reader.peek();
@@ -89,14 +96,35 @@ export function readNumber({ text, repeat }: Token): NumberNode {
   return { kind: "number", value, places: -shift, significant: (whole + decimals).replace(/^0+/, "").length };
 }
 
-/** Digits with a base behind them: `52_8`, `1A_{16}`, `101_{two}`. */
+/** `(52)_8`, `{52}_8` */
+function basedInBrackets(reader: Reader): Node {
+  reader.next();
+  const digits = reader.next();
+  reader.next();
+  return basedNumber(reader, digits);
+}
+
+/** Digits with a base behind them: `52_8`, `1A_{16}`, `101_{two}`, `52_{(8)}`, `52_{\text{base 8}}`. The `_` is at hand. */
 function basedNumber(reader: Reader, digits: Token): Node {
   reader.next();
-  const braced = reader.take("{") !== undefined;
+  const closing: string[] = [];
+  for (let open = reader.take("{", "("); open !== undefined; open = reader.take("{", "("))
+    closing.unshift(open.text === "{" ? "}" : ")");
+  if (reader.peek().text === "base") reader.next();
   const token = reader.next();
-  let base = token.kind === "number" ? Number(token.text) : NUMBER_WORDS.get(token.text.toLowerCase());
-  if (token.text === "base") base = Number(reader.next().text);
-  if (braced) reader.expect("}");
+  const base = token.kind === "number" ? Number(token.text) : NUMBER_WORDS.get(token.text.toLowerCase());
+  for (const bracket of closing) reader.expect(bracket);
+  if (base === undefined || !(base >= 2 && base <= 36)) return reader.fail("expected a base from 2 to 36");
+  return baseValue(digits.text, base);
+}
+
+/** `52 base 8`, `52 (base 8)` */
+function baseInWords(reader: Reader, digits: Token): Node {
+  const bracket = reader.take("(");
+  reader.next();
+  const token = reader.next();
+  if (bracket !== undefined) reader.expect(")");
+  const base = token.kind === "number" ? Number(token.text) : NUMBER_WORDS.get(token.text.toLowerCase());
   if (base === undefined || !(base >= 2 && base <= 36)) return reader.fail("expected a base from 2 to 36");
   return baseValue(digits.text, base);
 }
@@ -162,21 +190,22 @@ function word(reader: Reader): Node {
 /** Letters that are read as functions where parentheses follow at once. */
 const FUNCTION_LETTERS = /^[fghFGH]$/;
 
-/** A variable with its subscript; f(x) is an application. */
+/** A variable with its subscript; f(x) is an application, and so is P(x) or P(x, y); C(n, k) is a binomial coefficient. */
 function letter(reader: Reader, text: string): Node {
   const indexed = subscript(reader);
   if (indexed === "" && (text === "e" || text === "i")) return { kind: "constant", name: text };
   const name = text + indexed;
   const next = reader.peek();
   if (next.kind !== "mark" || next.text !== "(" || next.spaced) return symbol(name);
-  if (
+  const applies =
     FUNCTION_LETTERS.test(text) ||
-    (text === "P" && /^(word|number)$/.test(reader.peek(1).kind) && reader.peek(2).text === ")")
-  ) {
-    const inside = parseBrackets(reader);
-    return { kind: "call", name: `${name}()`, args: inside.kind === "group" ? inside.items : [inside] };
-  }
-  return symbol(name);
+    (text === "P" && /^(word|number)$/.test(reader.peek(1).kind) && reader.peek(2).text === ")");
+  if (!applies && !/^[A-Z]$/.test(text)) return symbol(name);
+  const inside = parseBrackets(reader);
+  const args = inside.kind === "group" ? inside.items : [inside];
+  if (name === "C" && args.length === 2) return call("binomial", ...args);
+  if (applies || inside.kind === "group") return { kind: "call", name: `${name}()`, args };
+  return product([symbol(name), inside]);
 }
 
 /** `_1`, `_{n+1}` as written without braces and spaces, or "". */
@@ -229,7 +258,7 @@ function argumentsOf(reader: Reader): Node[] {
   }
   if (reader.isMark("-")) {
     reader.next();
-    return [product([number(-1), ...argumentsOf(reader)])];
+    return [product([number(-1), ...reader.nested(() => argumentsOf(reader))])];
   }
   const factors = [parsePower(reader)];
   for (;;) {
@@ -240,7 +269,7 @@ function argumentsOf(reader: Reader): Node[] {
         : token.kind === "word"
           ? (token.text.length === 1 && !token.quoted) || token.text === "pi" || GREEK.has(token.text)
           : token.kind === "command"
-            ? !FUNCTIONS.has(token.text) && !/^end:|^[pb]?mod$|^choose$/.test(token.text)
+            ? !FUNCTIONS.has(token.text) && !/^end:|^[pb]?mod$|^choose$|^over$/.test(token.text)
             : token.kind === "mark" && token.text === "{";
     if (!starts) break;
     factors.push(parsePower(reader));
@@ -275,18 +304,19 @@ function braceGroup(reader: Reader): Node {
   if (reader.peek(1).text === "}") {
     reader.next();
     reader.next();
-    return primary(reader);
+    return reader.grammar.primary(reader);
   }
   const start = reader.mark;
   reader.next();
   const inside = reader.enclosed(() => reader.grammar.list(reader), false);
-  if (reader.isCommand("choose")) {
-    reader.next();
+  if (reader.isCommand("choose") || reader.isCommand("over")) {
+    const { text } = reader.next();
     const lower = reader.enclosed(() => reader.grammar.sum(reader));
     reader.expect("}");
-    return call("binomial", inside, lower);
+    return text === "over" ? quotient(inside, lower) : call("binomial", inside, lower);
   }
-  if (reader.take("}")) return inside.kind === "list" ? { kind: "set", items: inside.items } : inside;
+  if (reader.take("}"))
+    return inside.kind === "list" && inside.joined === undefined ? { kind: "set", items: inside.items } : inside;
   reader.back(start);
   return parseBraces(reader);
 }
@@ -332,10 +362,7 @@ function command(reader: Reader): Node {
   if (constant !== undefined) return { kind: "constant", name: constant };
   if (/^(overline|bar|vec|hat|tilde|widehat|overrightarrow|dot|mathbb|mathcal|Bbb|mathscr|mathfrak)$/.test(text))
     return decorated(reader, text);
-  if (
-    /^(sum|prod|int|iint|oint|lim|limsup|liminf|over|atop|stackrel|substack|end)\b/.test(text) ||
-    text.startsWith("end:")
-  )
+  if (/^(sum|prod|int|iint|oint|lim|limsup|liminf|atop|stackrel|substack|end)\b/.test(text) || text.startsWith("end:"))
     return reader.fail(`\\${text} is not read`);
   return letter(reader, text);
 }
@@ -346,7 +373,7 @@ function argument(reader: Reader): Node {
   if (token.kind === "number" && !token.quoted) return number(BigInt(reader.digit()));
   if (reader.isMark("-")) {
     reader.next();
-    return product([number(-1), argument(reader)]);
+    return product([number(-1), reader.nested(() => argument(reader))]);
   }
   return reader.grammar.primary(reader);
 }

@@ -106,7 +106,7 @@ export class Reader {
 
   /** Runs a parser one level deeper. */
   nested<T>(parse: () => T): T {
-    this.budget.spend(4);
+    this.budget.spend(8);
     if (++this.depth > MAX_DEPTH) throw new GiveUp(`brackets are nested more than ${MAX_DEPTH} deep`);
     try {
       return parse();

@@ -23,6 +23,8 @@ const REGIONS: readonly { name: "positive" | "real" | "complex" | "whole"; draw:
   { name: "real", draw: (next) => complex(4 * next() - 2), points: 8 },
   { name: "real", draw: (next) => complex(1.8 * next() - 0.9), points: 4 },
   { name: "real", draw: (next) => complex(-1 - 6 * next()), points: 4 },
+  // Where absolute values and floors of shifted arguments change.
+  { name: "real", draw: (next) => complex((next() < 0.5 ? -1 : 1) * 10 ** (6 * next())), points: 12 },
 ];
 const WHOLE = { name: "whole", draw: ((next) => complex(1 + Math.floor(9 * next()))) as Draw, points: 8 } as const;
 const COMPLEX = {

@@ -153,6 +153,8 @@ export function assignment(node: Node): Assignment | undefined {
 function nameOf(node: Node): string | undefined {
   if (node.kind === "symbol") return node.name;
   if (node.kind === "call" && node.name.endsWith("()")) return `${node.name}${node.args.length}`;
+  if (node.kind === "group" && node.items.every((item) => item.kind === "symbol"))
+    return `(${node.items.map((item) => (item.kind === "symbol" ? item.name : "")).join(",")})`;
   if (node.kind === "call" && node.name === "abs") return nameOf(node.args[0]);
   if (
     node.kind === "product" &&

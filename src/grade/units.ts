@@ -17,7 +17,8 @@ const TABLE: readonly Entry[] = [
   ["g gram gramme", "g", 1],
   ["mg milligram", "g", 1, 1000],
   ["kg kilogram", "g", 1000],
-  ["lb pound lbs", "g", 45359237, 100000],
+  ["lb lbs", "g", 45359237, 100000],
+  ["pound", "g", 45359237, 100000],
   ["oz ounce", "g", 45359237, 1600000],
   ["s sec second", "s", 1],
   ["ms millisecond", "s", 1, 1000],
@@ -190,6 +191,8 @@ export function singular(noun: string): string {
 /** How one unit's values become another's: the factor, 1 where one has no dimension or both are the same, undefined where they differ. */
 export function conversion(from: Unit, to: Unit): Rational | undefined {
   if (from.name === to.name) return ONE;
+  // "5 pounds" may be money.
+  if ((from.name === "£" && to.name === "pound") || (from.name === "pound" && to.name === "£")) return ONE;
   if (from.dimension !== undefined && from.dimension === to.dimension && from.factor && to.factor)
     return divide(from.factor, to.factor);
   // "12 duck eggs" and "12 eggs": one phrase holds the other's words.
