@@ -256,10 +256,21 @@ function applied(reader: Reader, name: string): Node {
     }
   }
   const args = argumentsOf(reader);
+  const [least, most] = MANY.has(name)
+    ? [1, 50]
+    : name === "binomial"
+      ? [2, 2]
+      : name === "log" && base === undefined
+        ? [1, 2]
+        : [1, 1];
+  if (args.length < least || args.length > most) return reader.fail(`expected other arguments of ${name}`);
   let node = callOf(inverse ? (INVERSE.get(name) ?? name) : name, base === undefined ? args : [...args, base]);
   if (exponent !== undefined && !inverse) node = power(node, exponent);
   return node;
 }
+
+/** Functions of any number of arguments. */
+const MANY = new Set(["gcd", "lcm", "max", "min"]);
 
 function callOf(name: string, args: Node[]): Node {
   if (name === "exp") return power({ kind: "constant", name: "e" }, args[0]);
@@ -305,7 +316,7 @@ function squareRoot(reader: Reader): Node {
   const minus = !reader.isMark("{", "(") && reader.take("-") !== undefined;
   const inside = reader.grammar.primary(reader);
   const args = inside.kind === "group" ? inside.items : [inside];
-  if (args.length > 1) return reader.fail("expected one argument of a root");
+  if (args.length !== 1) return reader.fail("expected one argument of a root");
   const radicand = minus ? product([number(-1), args[0]]) : args[0];
   const half =
     degree.kind === "number" && degree.value.n !== 0n
