@@ -59,6 +59,35 @@ export const NUMBER_WORDS: ReadonlyMap<string, number> = new Map([
   ...TENS.split(" ").map((word, i): [string, number] => [word, 20 + 10 * i]),
 ]);
 
+/** Parts of a whole in words, by their number. */
+export const FRACTION_WORDS: ReadonlyMap<string, number> = new Map(
+  Object.entries({
+    half: 2,
+    halves: 2,
+    third: 3,
+    thirds: 3,
+    quarter: 4,
+    quarters: 4,
+    fourth: 4,
+    fourths: 4,
+    fifths: 5,
+    sixths: 6,
+    sevenths: 7,
+    eighths: 8,
+    ninths: 9,
+    tenths: 10,
+  }),
+);
+
+/** Words behind a number that multiply it. */
+export const SCALE_WORDS: ReadonlyMap<string, bigint> = new Map([
+  ["hundred", 100n],
+  ["thousand", 1000n],
+  ["million", 1_000_000n],
+  ["billion", 1_000_000_000n],
+  ["trillion", 1_000_000_000_000n],
+]);
+
 /** Commands that take text; what stands in them is read as words. */
 export const TEXT_COMMANDS = new Set(
   "text textrm textbf textit textsf texttt textnormal mbox hbox mathrm rm operatorname mathbf mathit mathsf mathtt bf boldsymbol pmb bold emph".split(

@@ -2,7 +2,7 @@ import { GiveUp } from "./budget.ts";
 import { mixedNumber, parsePower, parseScript } from "./expression.ts";
 import type { Token } from "./lexer.ts";
 import { call, fraction, type Node, number, type NumberNode, power, product, reciprocal, symbol } from "./node.ts";
-import { CONSTANTS, FUNCTIONS, GREEK, INVERSE, NUMBER_WORDS } from "./names.ts";
+import { CONSTANTS, FRACTION_WORDS, FUNCTIONS, GREEK, INVERSE, NUMBER_WORDS } from "./names.ts";
 import { add, divide, rational, tenTo } from "./rational.ts";
 import type { Reader } from "./reader.ts";
 import { parseBraces, parseBrackets, parseMatrix } from "./structure.ts";
@@ -175,11 +175,7 @@ function word(reader: Reader): Node {
     reader.next();
     return letter(reader, text);
   }
-  const value = NUMBER_WORDS.get(text.toLowerCase());
-  if (value !== undefined) {
-    reader.next();
-    return number(value);
-  }
+  if (NUMBER_WORDS.has(text.toLowerCase()) || FRACTION_WORDS.has(text.toLowerCase())) return numberInWords(reader);
   if (GREEK.has(text)) {
     reader.next();
     return letter(reader, text);
@@ -194,11 +190,15 @@ const FUNCTION_LETTERS = /^[fghFGH]$/;
 function letter(reader: Reader, text: string): Node {
   const indexed = subscript(reader);
   if (indexed === "" && (text === "e" || text === "i")) return { kind: "constant", name: text };
-  const name = text + indexed;
+  let name = text + indexed;
+  while (reader.take("'")) name += "'";
   const next = reader.peek();
   if (next.kind !== "mark" || next.text !== "(" || next.spaced) return symbol(name);
+  // "T(n) = ..." defines a function.
+  const defined = reader.peek(1).kind === "word" && reader.peek(2).text === ")" && reader.peek(3).text === "=";
   const applies =
     FUNCTION_LETTERS.test(text) ||
+    defined ||
     (text === "P" && /^(word|number)$/.test(reader.peek(1).kind) && reader.peek(2).text === ")");
   if (!applies && !/^[A-Z]$/.test(text)) return symbol(name);
   const inside = parseBrackets(reader);
@@ -223,6 +223,23 @@ function subscript(reader: Reader): string {
   }
 }
 
+/** `five`, `twenty-five`, `one half`, `two-thirds`, `half`. */
+function numberInWords(reader: Reader): Node {
+  const take = (words: ReadonlyMap<string, number>, fits: (value: number) => boolean): number | undefined => {
+    const ahead = reader.isMark("-") ? 1 : 0;
+    const value = words.get(reader.peek(ahead).text.toLowerCase());
+    if (value === undefined || !fits(value)) return undefined;
+    for (let i = 0; i <= ahead; i++) reader.next();
+    return value;
+  };
+  const lone = take(FRACTION_WORDS, () => true);
+  if (lone !== undefined) return fraction(rational(1n, BigInt(lone)));
+  let value = take(NUMBER_WORDS, () => true) ?? 0;
+  if (value >= 20) value += take(NUMBER_WORDS, (ones) => ones > 0 && ones < 10) ?? 0;
+  const parts = take(FRACTION_WORDS, () => true);
+  return parts === undefined ? number(value) : fraction(rational(BigInt(value), BigInt(parts)));
+}
+
 // Functions
 
 /** A function's exponent, base and argument: `\sin^2 x`, `\log_2 8`, `max(1, 2)`, `sin 2x`. */
@@ -239,10 +256,21 @@ function applied(reader: Reader, name: string): Node {
     }
   }
   const args = argumentsOf(reader);
+  const [least, most] = MANY.has(name)
+    ? [1, 50]
+    : name === "binomial"
+      ? [2, 2]
+      : name === "log" && base === undefined
+        ? [1, 2]
+        : [1, 1];
+  if (args.length < least || args.length > most) return reader.fail(`expected other arguments of ${name}`);
   let node = callOf(inverse ? (INVERSE.get(name) ?? name) : name, base === undefined ? args : [...args, base]);
   if (exponent !== undefined && !inverse) node = power(node, exponent);
   return node;
 }
+
+/** Functions of any number of arguments. */
+const MANY = new Set(["gcd", "lcm", "max", "min"]);
 
 function callOf(name: string, args: Node[]): Node {
   if (name === "exp") return power({ kind: "constant", name: "e" }, args[0]);
@@ -288,7 +316,7 @@ function squareRoot(reader: Reader): Node {
   const minus = !reader.isMark("{", "(") && reader.take("-") !== undefined;
   const inside = reader.grammar.primary(reader);
   const args = inside.kind === "group" ? inside.items : [inside];
-  if (args.length > 1) return reader.fail("expected one argument of a root");
+  if (args.length !== 1) return reader.fail("expected one argument of a root");
   const radicand = minus ? product([number(-1), args[0]]) : args[0];
   const half =
     degree.kind === "number" && degree.value.n !== 0n
@@ -309,12 +337,6 @@ function braceGroup(reader: Reader): Node {
   const start = reader.mark;
   reader.next();
   const inside = reader.enclosed(() => reader.grammar.list(reader), false);
-  if (reader.isCommand("choose") || reader.isCommand("over")) {
-    const { text } = reader.next();
-    const lower = reader.enclosed(() => reader.grammar.sum(reader));
-    reader.expect("}");
-    return text === "over" ? quotient(inside, lower) : call("binomial", inside, lower);
-  }
   if (reader.take("}"))
     return inside.kind === "list" && inside.joined === undefined ? { kind: "set", items: inside.items } : inside;
   reader.back(start);

@@ -80,7 +80,22 @@ function lookUp(word: string): { name: string; dimension: string; factor: Ration
 export const isUnit = (word: string): boolean => lookUp(word) !== undefined;
 
 /** Words that end a phrase of units. */
-const STOP = new Set(["and", "or", "if", "for", "where", "when", "with", "is", "are", "mod", "base", "union", "in"]);
+const STOP = new Set([
+  "to",
+  "and",
+  "or",
+  "if",
+  "for",
+  "where",
+  "when",
+  "with",
+  "is",
+  "are",
+  "mod",
+  "base",
+  "union",
+  "in",
+]);
 /** Words without weight in a phrase of units. */
 const FILLERS = new Set(["of", "the", "a", "an", "per", "each", "total", "in", "all", "about", "more", "and"]);
 
@@ -124,7 +139,15 @@ export function readUnit(reader: Reader): Unit | undefined {
       if (token.text === "/") sign = -1;
       continue;
     }
-    if (token.kind === "mark" && (token.text === "." || token.text === "-") && names.length + nouns.length > 0) {
+    if (token.kind === "mark" && token.quoted && (token.text === "(" || token.text === ")")) {
+      reader.next();
+      continue;
+    }
+    if (
+      token.kind === "mark" &&
+      (token.text === "." || token.text === "-") &&
+      (names.length + nouns.length > 0 || prefix > 1)
+    ) {
       reader.next();
       continue;
     }
