@@ -1,8 +1,9 @@
-import { appendFileSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { UserError } from "../errors.ts";
 import { checkGolds, evaluate, takeProblems } from "../eval/evaluate.ts";
+import { evaluationPage } from "../eval/html.ts";
 import { regradeSample } from "../eval/regrade.ts";
 import { checkKs, type EvaluationReport, type EvaluationSettings, reportOf } from "../eval/report.ts";
 import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
@@ -36,6 +37,7 @@ interface Options {
   flexible?: string[];
   validate?: boolean;
   leaks?: string;
+  html?: string;
   json?: boolean;
 }
 
@@ -66,6 +68,7 @@ export function evalCommand(): Command {
     .option("--flexible <strategies...>", "where the flexible verdict looks for it (default: the task's)")
     .option("--validate", "grades every gold against itself and lists what the grader cannot read; needs no model")
     .option("--leaks <T>", "lists the questions that occur in the training split of this task; needs no model")
+    .option("--html <file>", "also writes the report with its samples as one page")
     .option("--json", "print the result as JSON")
     .action((o: Options) => {
       if (o.validate === true) return validate(o);
@@ -134,6 +137,7 @@ async function sample(o: Options): Promise<void> {
       const result = { ...report, ...(leaked === undefined ? {} : { leaks: leaked.length }), file: file.file };
       writeLine(join(dir, "evals.jsonl"), { at: new Date().toISOString(), ...result });
       status.clear();
+      writePage(o, report, samples);
       show(o, result, report, [
         ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
         `samples: ${join(dir, file.file)}`,
@@ -158,6 +162,7 @@ async function regrade(o: Options, path: string): Promise<void> {
   const { mode, strict, flexible } = settings;
   const again = mode === "reward" ? samples : samples.map((one) => regradeSample(one, { mode, strict, flexible }));
   const report = reportOf(settings, again, o.k);
+  writePage(o, report, again);
   show(o, { ...report, file: path }, report, [`samples: ${path}`]);
 }
 
@@ -286,6 +291,16 @@ function show(o: Options, result: object, report: EvaluationReport, below: strin
   printResult(o.json, result, () =>
     [reportText(report, Math.min(80, process.stdout.columns ?? 80)), ...below].join("\n"),
   );
+}
+
+function writePage({ html }: Options, report: EvaluationReport, samples: EvaluatedSample[]): void {
+  if (html === undefined) return;
+  try {
+    mkdirSync(dirname(resolve(html)), { recursive: true });
+    writeFileSync(html, evaluationPage(report, samples));
+  } catch (error) {
+    throw diskError(error, html);
+  }
 }
 
 /** A line on standard error. */
