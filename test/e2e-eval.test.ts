@@ -21,10 +21,8 @@ const samplesIn = (out: string): string => {
   return join(folder, name ?? "none");
 };
 
-const evaluation = (out: string, ...more: string[]): string[] => [
-  ...["eval", "--model", "tiny", "--task", "wordproblems", "--limit", "24", "--n", "32", "--k", "1", "8", "32"],
-  ...["--max-tokens", "24", "--json", "--out", join(dir, out), ...more],
-];
+const asked = "--model tiny --task wordproblems --limit 24 --n 32 --k 1 8 32 --max-tokens 24 --json".split(" ");
+const evaluation = (out: string): string[] => ["eval", ...asked, "--out", join(dir, out)];
 
 const reportSchema = z.looseObject({
   accuracy: z.number(),

@@ -68,7 +68,7 @@ export function evalCommand(): Command {
     .option("--flexible <strategies...>", "where the flexible verdict looks for it (default: the task's)")
     .option("--validate", "grades every gold against itself and lists what the grader cannot read; needs no model")
     .option("--leaks <T>", "lists the questions that occur in the training split of this task; needs no model")
-    .option("--html <file>", "also writes the report with all samples as one HTML page")
+    .option("--html <file>", "also writes the report with its samples as one page")
     .option("--json", "print the result as JSON")
     .action((o: Options) => {
       if (o.validate === true) return validate(o);
@@ -137,7 +137,8 @@ async function sample(o: Options): Promise<void> {
       const result = { ...report, ...(leaked === undefined ? {} : { leaks: leaked.length }), file: file.file };
       writeLine(join(dir, "evals.jsonl"), { at: new Date().toISOString(), ...result });
       status.clear();
-      show(o, result, report, samples, [
+      writePage(o, report, samples);
+      show(o, result, report, [
         ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
         `samples: ${join(dir, file.file)}`,
       ]);
@@ -161,7 +162,8 @@ async function regrade(o: Options, path: string): Promise<void> {
   const { mode, strict, flexible } = settings;
   const again = mode === "reward" ? samples : samples.map((one) => regradeSample(one, { mode, strict, flexible }));
   const report = reportOf(settings, again, o.k);
-  show(o, { ...report, file: path }, report, again, [`samples: ${path}`]);
+  writePage(o, report, again);
+  show(o, { ...report, file: path }, report, [`samples: ${path}`]);
 }
 
 /** Grades every gold against itself; exit code 1 where one is not equal to itself. */
@@ -285,25 +287,19 @@ function settingsFor(path: string, samples: EvaluatedSample[], chosen: Partial<G
   };
 }
 
-function show(
-  o: Options,
-  result: object,
-  report: EvaluationReport,
-  samples: readonly EvaluatedSample[],
-  below: string[],
-): void {
-  if (o.html !== undefined) writePage(o.html, evaluationPage(report, samples));
+function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {
   printResult(o.json, result, () =>
     [reportText(report, Math.min(80, process.stdout.columns ?? 80)), ...below].join("\n"),
   );
 }
 
-function writePage(path: string, page: string): void {
+function writePage({ html }: Options, report: EvaluationReport, samples: EvaluatedSample[]): void {
+  if (html === undefined) return;
   try {
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, page);
+    mkdirSync(dirname(resolve(html)), { recursive: true });
+    writeFileSync(html, evaluationPage(report, samples));
   } catch (error) {
-    throw diskError(error, path);
+    throw diskError(error, html);
   }
 }
 

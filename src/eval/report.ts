@@ -166,7 +166,10 @@ function column(
 /** All in one call, so that they share their resamples. */
 function estimated(columns: MeasureColumn[]): Measure[] {
   const estimates = estimates95(columns);
-  return columns.map(({ values: _, share: __, ...about }, i) => ({ ...about, ...estimates[i] }));
+  return columns.map((one, i) => {
+    const { values: _, share: __, ...about } = one;
+    return { ...about, ...estimates[i] };
+  });
 }
 
 const mean = (right: boolean[]): number => right.filter(Boolean).length / right.length;

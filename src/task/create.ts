@@ -1,7 +1,8 @@
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
-import { type Grader, localGrader } from "./reward.ts";
+import { localGrader } from "./local.ts";
+import type { Grader } from "./reward.ts";
 import type { Problem, ProblemSource, Split, Task, TaskDefinition } from "./types.ts";
 
 const prefill = z.string().optional();

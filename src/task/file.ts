@@ -4,8 +4,7 @@ import { z } from "zod";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
-import { gradingSchema } from "./grading.ts";
-import type { TaskDefinition } from "./types.ts";
+import type { Grading, TaskDefinition } from "./types.ts";
 
 const splitSchema = z.custom<TaskDefinition["splits"]["train"]>(
   (value) => typeof value === "function" || (typeof value === "object" && value !== null),
@@ -22,7 +21,7 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
       error: "expected a function (problem, response) => number or named numbers",
     })
     .optional(),
-  grading: gradingSchema.optional(),
+  grading: z.custom<Grading>((value) => typeof value === "object" && value !== null, "expected a record").optional(),
   prompt: z.string().min(1).optional(),
   weights: z.record(z.string(), z.number()).optional(),
   deadline: z.number().positive().max(86_400).optional(),
@@ -31,14 +30,16 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
 });
 
 /**
- * The task that a TypeScript or JavaScript file exports as its default. Each call runs the file anew. Throws a UserError that names
+ * The task that a TypeScript or JavaScript file exports as its default; its `grading`, if it has one, is not looked into, so that a
+ * reward's thread does not load the grader. Each call runs the file anew. Throws a UserError that names
  * the file, and where it can the line.
  */
 export async function loadDefinition(file: string): Promise<TaskDefinition> {
   if (!existsSync(file)) throw new UserError(`${file}: no such task file`);
   const suffix = import.meta.url.endsWith(".ts") ? "ts" : "js";
-  const author = fileURLToPath(new URL(`./author.${suffix}`, import.meta.url));
-  const jiti = createJiti(import.meta.url, { moduleCache: false, alias: { "rifft/task": author } });
+  const own = (path: string) => fileURLToPath(new URL(`${path}.${suffix}`, import.meta.url));
+  const alias = { "rifft/task": own("./author"), "rifft/grade": own("../grade/index") };
+  const jiti = createJiti(import.meta.url, { moduleCache: false, alias });
   let exported: unknown;
   try {
     exported = await jiti.import(file, { default: true });

@@ -6,14 +6,13 @@ import {
   type Graded,
   type GradedAnswer,
   type GradeOptions,
-  MODES,
   STRATEGIES,
   type Strategy,
 } from "../grade/index.ts";
 import { nearest, UserError } from "../errors.ts";
 import type { Grading, GradingMode, Problem } from "./types.ts";
 
-export const GRADING_MODES = [...MODES, "exact"] as const satisfies readonly GradingMode[];
+export const GRADING_MODES = ["math", "exact"] as const satisfies readonly GradingMode[];
 
 /** What kind of answer a question has; the prompt's instruction and the strict strategy follow from it. */
 export type AnswerForm = "number" | "math" | "choice" | "exact";
@@ -112,9 +111,9 @@ export type GradedProblem = Pick<Problem, "id" | "answer" | "options" | "toleran
 
 /** The strict and the flexible verdict on a response. A problem without a gold is a UserError. */
 export function gradeResponse(problem: GradedProblem, response: string, grading: Grading): Graded {
-  const { mode, ...strategies } = grading;
+  const { mode, strict, flexible } = grading;
   if (mode === "exact") return gradeExactly(goldOf(problem), response, grading);
-  return grade(goldOf(problem), response, { ...strategies, mode, ...comparisonOf(problem) });
+  return grade(goldOf(problem), response, { strict, flexible, ...comparisonOf(problem) });
 }
 
 function gradeExactly(gold: string, response: string, { strict, flexible = ["auto"] }: Grading): Graded {

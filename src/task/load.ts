@@ -8,6 +8,7 @@ import { createTask } from "./create.ts";
 import { loadDefinition } from "./file.ts";
 import { type Benchmark, benchmarkOptions, benchmarkTask, reftOptions } from "./benchmark.ts";
 import { commonsenseqa, gpqa, mmluPro } from "./choice.ts";
+import { gradingSchema } from "./grading.ts";
 import { gsm8k } from "./gsm8k.ts";
 import { dataFileOptions, dataFileTask } from "./data-file.ts";
 import { poolGrader } from "./pool.ts";
@@ -79,7 +80,9 @@ export async function loadTask(spec: string | Record<string, unknown>, options: 
   }
   if (codeExtensions.includes(extname(name))) {
     parseStrict(z.strictObject({ name: z.string() }), table, `task ${name}`);
-    const definition = regraded(await loadDefinition(file), options);
+    const loaded = await loadDefinition(file);
+    if (loaded.grading !== undefined) parseStrict(gradingSchema, loaded.grading, file, ["grading"]);
+    const definition = regraded(loaded, options);
     // Only code of the user's own needs a thread.
     return definition.reward === undefined
       ? createTask(definition)

@@ -1,6 +1,4 @@
-import { UserError } from "../errors.ts";
-import { gradeResponse } from "./grading.ts";
-import type { Grade, Problem, Reward, TaskDefinition } from "./types.ts";
+import type { Grade, Problem } from "./types.ts";
 
 /** Seconds that a reward may take when its task does not say. */
 export const DEFAULT_DEADLINE = 10;
@@ -14,13 +12,6 @@ export interface Item {
 export interface Grader {
   grade(items: Item[]): Promise<Grade[]>;
   close(): Promise<void>;
-}
-
-/** The task's own reward, or where it has none 1 for a strict verdict of `equal`, else 0. */
-export function rewardOf({ reward, grading }: TaskDefinition, { problem, response }: Item): Reward | Promise<Reward> {
-  if (reward !== undefined) return reward(problem, response);
-  if (grading === undefined) throw new UserError("the task has neither a reward nor a grading");
-  return gradeResponse(problem, response, grading).strict.equal ? 1 : 0;
 }
 
 /** The grade that a reward stands for; one that is no number, or lacks a part that has a weight, is a failed grade. */
@@ -54,40 +45,6 @@ export function failedGrade({ problem, response }: Item, reason: string): Grade 
   const beginning = JSON.stringify(response.length > 80 ? `${response.slice(0, 80)}...` : response);
   const line = reason.replace(/\s*\n\s*/g, " ").slice(0, 400);
   return { reward: 0, parts: {}, error: `problem ${problem.id}, response ${beginning}: ${line}` };
-}
-
-/** Runs rewards in this thread: for built-in tasks and definitions of the calling program. Ends what waits too long, not what loops. */
-export function localGrader(definition: TaskDefinition): Grader {
-  const deadline = definition.deadline ?? DEFAULT_DEADLINE;
-  return {
-    grade: (items) =>
-      Promise.all(
-        items.map(async (item) => {
-          try {
-            const reward = await within(deadline, async () => rewardOf(definition, item));
-            if (reward === late) return failedGrade(item, pastDeadline(deadline));
-            return gradeOf(item, reward, definition.weights);
-          } catch (error) {
-            return failedGrade(item, describeThrown(error));
-          }
-        }),
-      ),
-    close: async () => {},
-  };
-}
-
-const late = Symbol("past its deadline");
-
-async function within<T>(seconds: number, work: () => Promise<T>): Promise<T | typeof late> {
-  let timer: NodeJS.Timeout | undefined;
-  const alarm = new Promise<typeof late>((resolve) => {
-    timer = setTimeout(() => resolve(late), seconds * 1000);
-  });
-  try {
-    return await Promise.race([work(), alarm]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 export function pastDeadline(seconds: number): string {

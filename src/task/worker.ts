@@ -2,7 +2,7 @@
 import { parentPort, workerData } from "node:worker_threads";
 import { loadDefinition } from "./file.ts";
 import { type Answer, OUTPUT_LIMIT, startSchema } from "./protocol.ts";
-import { describeThrown, failedGrade, gradeOf, type Item, rewardOf } from "./reward.ts";
+import { describeThrown, failedGrade, gradeOf, type Item } from "./reward.ts";
 import type { TaskDefinition } from "./types.ts";
 
 let printed = 0;
@@ -26,7 +26,7 @@ process.stderr.write = print;
 async function grade(definition: TaskDefinition, item: Item): Promise<void> {
   printed = 0;
   try {
-    const reward: unknown = await rewardOf(definition, item);
+    const reward: unknown = await definition.reward?.(item.problem, item.response);
     say({ kind: "graded", grade: gradeOf(item, reward, definition.weights) });
   } catch (error) {
     say({ kind: "graded", grade: failedGrade(item, describeThrown(error)) });
