@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { wilson95 } from "./intervals.ts";
+import { estimates95, sparse, wilson95 } from "./intervals.ts";
 
 describe("Wilson's interval", () => {
   // Newcombe 1998, Statistics in Medicine 17, table I, method 3.
@@ -32,5 +32,57 @@ describe("Wilson's interval", () => {
 
   test("nothing tried, nothing known", () => {
     expect(wilson95(0, 0)).toEqual({ low: 0, high: 1 });
+  });
+});
+
+describe("means over problems", () => {
+  const shares = Array.from({ length: 60 }, (_, i) => (i % 5) / 4);
+
+  test("one trial a problem: Wilson's interval", () => {
+    const values = Array.from({ length: 40 }, (_, i) => Number(i < 30));
+    expect(estimates95([{ values, share: true }])).toEqual([{ value: 0.75, method: "wilson", ...wilson95(30, 40) }]);
+  });
+
+  test("nothing right is no certainty", () => {
+    const [estimate] = estimates95([{ values: Array(30).fill(0), share: true }]);
+    expect(estimate).toMatchObject({ value: 0, low: 0, method: "wilson" });
+    expect(estimate.high).toBeCloseTo(0.1135, 4);
+    const few = [0.25, 0.5, ...Array<number>(28).fill(0)];
+    expect(estimates95([{ values: few, share: true }])[0]).toMatchObject({ method: "wilson", ...wilson95(0.75, 30) });
+  });
+
+  test("Kish's effective number decides what few is", () => {
+    expect([sparse(Array(8).fill(0.25)), sparse(Array(7).fill(0.25))]).toEqual([false, true]);
+    expect(sparse([1, ...Array<number>(100).fill(0.01)])).toBe(true);
+  });
+
+  test("the bootstrap is near the normal interval where that is right, and leans with the skew", () => {
+    const [symmetric] = estimates95([{ values: shares, share: true }]);
+    const half = (2.001 * Math.sqrt(0.125 * (60 / 59))) / Math.sqrt(60);
+    expect(symmetric.method).toBe("bootstrap");
+    expect(symmetric.low).toBeCloseTo(0.5 - half, 1);
+    expect(Math.abs(symmetric.high - 0.5 - half)).toBeLessThan(0.006);
+    const skewed = shares.map((share) => Math.exp(4 * share));
+    const [{ value, low, high }] = estimates95([{ values: skewed, share: false }]);
+    expect(high - value).toBeGreaterThan(1.1 * (value - low));
+  });
+
+  test("the same values give the same interval, alone or beside others", () => {
+    const column = { values: shares, share: true };
+    const other = { values: shares.map((share) => 100 * share), share: false };
+    const [alone] = estimates95([column]);
+    const [beside, scaled] = estimates95([column, other]);
+    expect(beside).toEqual(alone);
+    expect(scaled.low).toBeCloseTo(100 * alone.low, 9);
+    const fine = { values: shares.map((share, i) => share + Math.sin(i) / 10), share: false };
+    expect(estimates95([fine], 1)[0].low).not.toBe(estimates95([fine])[0].low);
+  });
+
+  test("values that do not vary have an interval of no width", () => {
+    expect(estimates95([{ values: Array(20).fill(512), share: false }])[0]).toMatchObject({
+      value: 512,
+      low: 512,
+      high: 512,
+    });
   });
 });

@@ -30,8 +30,9 @@ export interface Difference {
 /** Mean and standard deviation (divisor n - 1; 0 for one value). */
 export function moments(values: ArrayLike<number>): { mean: number; deviation: number } {
   const n = values.length;
-  let mean = 0;
-  for (let i = 0; i < n; i++) mean += values[i] / n;
+  let sum = 0;
+  for (let i = 0; i < n; i++) sum += values[i];
+  const mean = sum / n;
   let squares = 0;
   for (let i = 0; i < n; i++) squares += (values[i] - mean) ** 2;
   return { mean, deviation: n < 2 ? 0 : Math.sqrt(squares / (n - 1)) };

@@ -35,14 +35,15 @@ export function curvesPlot(curves: readonly Curve[], label: string): string {
   const [first, last] = [Math.log(ks[0]), Math.log(ks[ks.length - 1])];
   const x = (k: number, shift: number) =>
     LEFT + 14 + (WIDTH - LEFT - RIGHT - 28) * (last === first ? 0.5 : (Math.log(k) - first) / (last - first)) + shift;
+  // In fifths, so that the four grid lines stand at whole numbers.
   const highest = Math.min(
     1,
-    Math.ceil(10 * Math.max(...curves.flatMap(({ points }) => points.map(({ high }) => high))) + 0.2) / 10,
+    Math.ceil(5 * Math.max(...curves.flatMap(({ points }) => points.map(({ high }) => high)))) / 5,
   );
   const y = (share: number) => bottom - ((bottom - top) * share) / highest;
   const grid = [0, 0.25, 0.5, 0.75, 1].map((part) => {
     const share = part * highest;
-    return `${line(LEFT, y(share), WIDTH - RIGHT, y(share), "grid")}${text(LEFT - 5, y(share) + 4, `${(100 * share).toFixed(share === 0 || (100 * share) % 1 === 0 ? 0 : 1)}`, "end")}`;
+    return `${line(LEFT, y(share), WIDTH - RIGHT, y(share), "grid")}${text(LEFT - 5, y(share) + 4, (100 * share).toFixed(0), "end")}`;
   });
   const ticks = ks.map((k) => text(x(k, 0), bottom + 15, String(k)));
   const drawn = curves.map(({ name, className, points }, c) => {

@@ -33,7 +33,8 @@ export function twoWayBootstrap95(differences: readonly (readonly number[])[], s
   const ofProblems = moments(byProblem).deviation ** 2 / problems;
   const ofResidual = residual / ((seeds - 1) * (problems - 1) * seeds * problems);
   const variance = Math.max(ofSeeds + ofProblems - ofResidual, ofSeeds, ofProblems);
-  if (variance === 0) return { low: mean, high: mean };
+  // Shares that differ by rounding alone.
+  if (variance < 1e-24) return { low: mean, high: mean };
   const df =
     variance ** 2 /
     (ofSeeds ** 2 / (seeds - 1) + ofProblems ** 2 / (problems - 1) + ofResidual ** 2 / ((seeds - 1) * (problems - 1)));
