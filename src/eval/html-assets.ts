@@ -14,7 +14,7 @@ dt { font-size: .85rem; } dd { margin: 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
-td small { color: var(--soft); }
+td small { color: var(--soft); } @media (max-width: 480px) { td small { display: block; } }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
 figure { margin: 0; max-width: 36rem; } svg { width: 100%; height: auto; display: block; } figcaption { font-size: .85rem; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--ink); } svg .grid { stroke: var(--line); stroke-width: 1; }
