@@ -91,7 +91,7 @@ function* otherReadings(
   if (letters(left.node) && !letters(right.node) && LETTER_UNIT.test(gold)) yield ["gold", { letterUnits: true }];
 }
 
-const LETTER_UNIT = /\d\s*(?:\$\s*)?[A-Za-z]{1,2}(?:\s*\/\s*[A-Za-z]{1,2})?(?:\^?\{?[-\d]+\}?)?[\s$.]*$/;
+const LETTER_UNIT = /\d\s*(?:\$\s*)?[A-Za-z]{1,2}(?![A-Za-z])/;
 
 /** Decides only where nothing was understood: texts written the same up to spacing and text commands, the same words or letters in any order. */
 function compareAsWritten(gold: string, answer: string): Comparison | undefined {

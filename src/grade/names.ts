@@ -10,7 +10,7 @@ export const GREEK = new Set(
 export const FUNCTIONS: ReadonlyMap<string, string> = new Map(
   Object.entries({
     ...Object.fromEntries(
-      "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc ln log exp abs floor gcd lcm max min det sgn"
+      "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc ln log exp abs floor gcd lcm max min det sgn cis"
         .split(" ")
         .map((name) => [name, name]),
     ),

@@ -274,6 +274,8 @@ const MANY = new Set(["gcd", "lcm", "max", "min"]);
 
 function callOf(name: string, args: Node[]): Node {
   if (name === "exp") return power({ kind: "constant", name: "e" }, args[0]);
+  if (name === "cis")
+    return power({ kind: "constant", name: "e" }, product([{ kind: "constant", name: "i" }, args[0]]));
   if (name === "cbrt") return power(args[0], fraction(rational(1n, 3n)));
   return { kind: "call", name, args };
 }
