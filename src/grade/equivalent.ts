@@ -61,7 +61,8 @@ function equivalentToOne(gold: string, answer: string, options: EquivalenceOptio
     if (!(error instanceof GiveUp)) throw error;
     found = unsureBy("budget", `gave up: ${error.message}`);
   }
-  if (found.verdict !== "equal") found = compareAsWritten(gold, answer) ?? found;
+  const understood = found.verdict === "different" && found.rule !== "structure" && found.rule !== "text";
+  if (found.verdict !== "equal" && !understood) found = compareAsWritten(gold, answer) ?? found;
   return forms === undefined ? found : { ...found, forms };
 }
 
@@ -102,15 +103,17 @@ function compareAsWritten(gold: string, answer: string): Comparison | undefined 
   const [left, right] = [optionLetter(gold), optionLetter(answer)];
   if (left !== undefined && left.letter === right?.letter && (left.marked || right.marked))
     return equalBy("letter", "the same option letter");
-  const [some_, others] = [enumerated(gold), enumerated(answer)];
-  return some_ !== undefined && some_ === others ? equalBy("list", "the same words in any order") : undefined;
+  const [some, others] = [enumerated(gold), enumerated(answer)];
+  return some !== undefined && some === others ? equalBy("list", "the same words in any order") : undefined;
 }
 
-/** Without spacing commands, `\text{}` around plain content, and white space. */
+/** Without spacing commands, `\text{}` around plain content, and white space, except between letters and digits: "1 2" is not "12". */
 const unspaced = (text: string): string =>
   text
     .replace(/\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s*\{([^{}\\]*)\}/g, "$1")
-    .replace(/\\[,;:!]|\\(?:left|right|quad)(?![A-Za-z])|[\s~$]+/g, "")
+    .replace(/\\[,;:! ]|\\(?:left|right|quad)(?![A-Za-z])|[\s~$]/g, " ")
+    .replace(/ +/g, " ")
+    .replace(/(?<![A-Za-z0-9.]) | (?![A-Za-z0-9.])/g, "")
     .replace(/\.$/, "");
 
 /** Words, or capital option letters run together, that a list names, sorted: "Monday and Tuesday", "ABD". */

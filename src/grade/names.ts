@@ -81,6 +81,7 @@ export const FRACTION_WORDS: ReadonlyMap<string, number> = new Map(
 
 /** Words behind a number that multiply it. */
 export const SCALE_WORDS: ReadonlyMap<string, bigint> = new Map([
+  ["dozen", 12n],
   ["hundred", 100n],
   ["thousand", 1000n],
   ["million", 1_000_000n],
