@@ -61,8 +61,7 @@ function equivalentToOne(gold: string, answer: string, options: EquivalenceOptio
     if (!(error instanceof GiveUp)) throw error;
     found = unsureBy("budget", `gave up: ${error.message}`);
   }
-  const understood = found.verdict === "different" && found.rule !== "structure" && found.rule !== "text";
-  if (found.verdict !== "equal" && !understood) found = compareAsWritten(gold, answer) ?? found;
+  if (found.verdict !== "equal") found = compareAsWritten(gold, answer) ?? found;
   return forms === undefined ? found : { ...found, forms };
 }
 
@@ -94,7 +93,7 @@ function* otherReadings(
 
 const LETTER_UNIT = /\d\s*(?:\$\s*)?[A-Za-z]{1,2}(?![A-Za-z])/;
 
-/** Decides only where nothing was understood: texts written the same up to spacing and text commands, the same words or letters in any order. */
+/** The last word where nothing else makes them equal: texts written the same up to spacing and text commands, the same words or letters in any order. */
 function compareAsWritten(gold: string, answer: string): Comparison | undefined {
   if (gold.length > 20_000 || answer.length > 20_000)
     return gold === answer ? equalBy("text", "written the same") : undefined;
@@ -112,6 +111,7 @@ const unspaced = (text: string): string =>
   text
     .replace(/\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s*\{([^{}\\]*)\}/g, "$1")
     .replace(/\\[,;:! ]|\\(?:left|right|quad)(?![A-Za-z])|[\s~$]/g, " ")
+    .replace(/(\\[A-Za-z]+) */g, "$1 ")
     .replace(/ +/g, " ")
     .replace(/(?<![A-Za-z0-9.]) | (?![A-Za-z0-9.])/g, "")
     .replace(/\.$/, "");
