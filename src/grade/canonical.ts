@@ -9,6 +9,7 @@ import {
   divide,
   floor,
   gcd,
+  isWhole,
   negate,
   ONE,
   power,
@@ -315,6 +316,9 @@ export class Canonical {
     const values = read.map((arg) => this.constantValue(arg));
     const exact = values.every((value) => value !== undefined) ? exactCall(name, values, this.ring.budget) : undefined;
     if (exact !== undefined) return this.rational(exact);
+    const k = values[1];
+    if (name === "binomial" && k !== undefined && isWhole(k) && k.n >= 0n && k.n <= 12n)
+      return this.binomial(read[0], Number(k.n));
     if (name === "ln") return this.ln(read[0]);
     if (name === "log") {
       const below =
@@ -322,6 +326,17 @@ export class Canonical {
       return below === undefined ? this.ln(read[0]) : this.multiply(this.ln(read[0]), this.inverse(below));
     }
     return this.opaque(`${name}(${read.map((arg) => this.key(arg)).join(";")})`);
+  }
+
+  /** n (n - 1) ... (n - k + 1) / k! */
+  private binomial(n: Quotient, k: number): Quotient {
+    let result = this.rational(ONE);
+    for (let i = 0; i < k; i++)
+      result = this.multiply(
+        this.multiply(result, this.add(n, this.rational(whole(-i)))),
+        this.rational(rational(1n, BigInt(i + 1))),
+      );
+    return result;
   }
 
   /** ln of a positive constant product: the sum of its factors' logarithms. */

@@ -1,7 +1,7 @@
 import type { Budget } from "./budget.ts";
 import { compareRelations } from "./equations.ts";
 import { type Interval, realSet } from "./intervals.ts";
-import { type GroupNode, isValue, type MatrixNode, type Node, type RelationNode } from "./node.ts";
+import { type GroupNode, isValue, type MatrixNode, type Node, type RelationNode, symbols } from "./node.ts";
 import { type Assignment, assignment, settle } from "./settle.ts";
 import { compareValues, type ValueOptions, withUnit } from "./values.ts";
 import { type Comparison, differentBy, equalBy, unsureBy } from "./verdict.ts";
@@ -32,7 +32,8 @@ export class Comparer {
     return compareValues(gold, answer, this.options, this.budget);
   }
 
-  private settled(gold: Node, answer: Node): Comparison {
+  private settled(goldNode: Node, answerNode: Node): Comparison {
+    const [gold, answer] = [this.calculated(goldNode), this.calculated(answerNode)];
     if (gold.kind === "text" || answer.kind === "text") return compareTexts(gold, answer);
     if (gold.kind === "time" || answer.kind === "time" || gold.kind === "ratio" || answer.kind === "ratio")
       return this.timesAndRatios(gold, answer);
@@ -48,6 +49,16 @@ export class Comparer {
     const items = this.collections(gold, answer);
     if (items !== undefined) return items;
     return differentBy("structure", `one is ${describe(gold)}, the other ${describe(answer)}`);
+  }
+
+  /** The value of a calculation that holds: "2 + 3 = 5" is 5. */
+  private calculated(node: Node): Node {
+    if (node.kind !== "relation" || !node.operators.every((operator) => operator === "=")) return node;
+    const last = node.operands[node.operands.length - 1];
+    if (!node.operands.every((operand) => isValue(operand) && symbols(operand).size === 0)) return node;
+    return node.operands.every((operand) => operand === last || this.values(last, operand).verdict === "equal")
+      ? last
+      : node;
   }
 
   /** A name with a value against a value, or two of them. Undefined where neither is an assignment. */
@@ -66,7 +77,17 @@ export class Comparer {
       return this.compare(left.value, right.value);
     }
     const [one, other] = left !== undefined ? [left, answer] : right !== undefined ? [right, gold] : [undefined, gold];
-    if (one === undefined || other.kind === "relation" || this.isRelationList(other)) return undefined;
+    if (one === undefined || other.kind === "relation") return undefined;
+    if (this.isRelationList(other)) {
+      // "(x, y) = (1, 2)" and "x = 1, y = 2"
+      if (
+        one.value.kind !== "group" ||
+        other.kind !== "list" ||
+        !other.items.every((item) => assignment(item) !== undefined)
+      )
+        return undefined;
+      return this.named(one, { kind: "group", open: "(", close: ")", items: bare(other.items) }, left !== undefined);
+    }
     return this.named(one, other, left !== undefined);
   }
 
@@ -221,7 +242,10 @@ export class Comparer {
         return gold.minutes === answer.minutes && (gold.seconds ?? 0) === (answer.seconds ?? 0)
           ? equalBy("time", "the same time of day")
           : differentBy("time", "different times");
-      const clock = gold.half === answer.half ? 24 * 60 : 12 * 60;
+      // Without "a.m." hours from 13 on and 0 are those of a 24-hour clock; others may be either half of the day.
+      const afternoon = (time: typeof gold): boolean =>
+        time.half === undefined && (time.minutes >= 780 || time.minutes < 60);
+      const clock = gold.half === answer.half || afternoon(gold) || afternoon(answer) ? 24 * 60 : 12 * 60;
       return gold.minutes % clock === answer.minutes % clock && (gold.seconds ?? 0) === (answer.seconds ?? 0)
         ? equalBy("time", "the same time")
         : differentBy("time", "different times");
@@ -282,6 +306,7 @@ function asRatio(node: Node): readonly Node[] | undefined {
 
 /** Whether a node is a set of real numbers rather than a list of values. */
 function describesSet(node: Node): boolean {
+  if (node.kind === "symbol") return node.name === "mathbb R";
   if (node.kind === "relation") return node.operators.some((operator) => operator !== "=" && operator !== "divides");
   if (node.kind === "list") return node.items.some(describesSet);
   return node.kind === "union" || node.kind === "intersection" || node.kind === "difference" || node.kind === "builder";
@@ -289,8 +314,8 @@ function describesSet(node: Node): boolean {
 
 function compareTexts(gold: Node, answer: Node): Comparison {
   if (gold.kind === "text" && answer.kind === "text") {
-    if (gold.text === answer.text && gold.text !== "") return equalBy("text", "the same text");
     const unread = gold.unread ?? answer.unread;
+    if (unread === undefined && gold.text === answer.text && gold.text !== "") return equalBy("text", "the same text");
     if (unread !== undefined) return unsureBy("unread", `not read as mathematics: ${unread}`);
     if (gold.text === "" || answer.text === "") return unsureBy("unread", "nothing to read");
     return differentBy("text", "different words");

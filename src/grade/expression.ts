@@ -11,6 +11,7 @@ import {
   symbol,
 } from "./node.ts";
 import type { Reader } from "./reader.ts";
+import { GiveUp, MAX_DEPTH } from "./budget.ts";
 import { add, isWhole } from "./rational.ts";
 import { CONSTANTS, FUNCTIONS, GREEK } from "./names.ts";
 import { CURRENCY, DEGREE, isUnit, PERCENT } from "./units.ts";
@@ -46,7 +47,16 @@ function parseProduct(reader: Reader): Node {
   const factors = [parseFactor(reader)];
   for (;;) {
     const token = reader.peek();
-    if (reader.isMark("*", "/")) {
+    // "5x10^3": the letter is a times sign.
+    if (
+      token.text === "x" &&
+      reader.peek(-1).kind === "number" &&
+      reader.peek(1).text === "10" &&
+      reader.peek(2).text === "^"
+    ) {
+      reader.next();
+      factors.push(parseFactor(reader));
+    } else if (reader.isMark("*", "/")) {
       // "5 m/s": the slash is the unit's.
       if (reader.peek(1).kind === "word" && !startsOperand(reader, 1)) break;
       reader.next();
@@ -54,7 +64,11 @@ function parseProduct(reader: Reader): Node {
       factors.push(token.text === "/" ? reciprocal(factor) : factor);
     } else if ((token.kind === "word" && token.text === "mod") || reader.isCommand("bmod")) {
       reader.next();
-      return call("mod", product(factors), parseProduct(reader));
+      return call(
+        "mod",
+        product(factors),
+        reader.nested(() => parseProduct(reader)),
+      );
     } else if (startsOperand(reader, 0)) factors.push(parsePower(reader));
     else break;
   }
@@ -77,17 +91,22 @@ function startsOperand(reader: Reader, ahead: number): boolean {
     case "command":
       return (
         !token.text.startsWith("end:") &&
-        !["pmod", "bmod", "mod", "choose", "hline", "emptyset", "varnothing"].includes(token.text)
+        !["pmod", "bmod", "mod", "choose", "over", "hline", "emptyset", "varnothing"].includes(token.text)
       );
     case "word":
+      // "15 min" is no minimum, "15 sec" no secant.
+      if ((token.text === "min" || token.text === "sec") && !/^([(^]|[a-z])$/.test(reader.peek(ahead + 1).text))
+        return false;
       if (token.text.length > 1) return FUNCTIONS.has(token.text) || CONSTANTS.has(token.text) || GREEK.has(token.text);
-      if (reader.reading.letterUnits === true && token.spaced && isUnit(token.text)) return false;
+      if (reader.reading.letterUnits === true && isUnit(token.text)) return false;
       if (token.text === "U" && token.spaced && /^[([]$|^\\\{$/.test(reader.peek(ahead + 1).text)) return false;
       return !(token.quoted && isUnit(token.text) && !/^[eil]$/.test(token.text));
     case "mark":
-      if (token.text === "|") return reader.bars === 0 && !reader.inBraces;
+      if (token.text === "|") return reader.bars === 0 && !reader.inBraces && !reader.unpairedBar;
       if (token.text === "[")
         return /^(number|word|command)$/.test(reader.peek(ahead + 1).kind) || reader.peek(ahead + 1).text === "-";
+      // "5 (units)"
+      if (token.text === "(" && token.quoted && reader.peek(ahead + 1).text.length > 1) return false;
       return token.text === "(" || token.text === "{" || token.text === "⌊" || token.text === "⌈" || token.text === "√";
     default:
       return false;
@@ -97,14 +116,23 @@ function startsOperand(reader: Reader, ahead: number): boolean {
 /** An operand with what is written behind it: exponents, `!`, `%`, a degree sign. */
 export function parsePower(reader: Reader): Node {
   let node = reader.grammar.primary(reader);
-  for (;;) {
+  for (let behind = 0; ; behind++) {
+    if (behind > MAX_DEPTH) throw new GiveUp("too many signs behind one operand");
     if (reader.isMark("^")) {
       reader.next();
       if (reader.isMark("{") && reader.peek(1).text === "°" && reader.peek(2).text === "}") {
         reader.next();
+        reader.next();
+        node = { kind: "quantity", value: node, unit: DEGREE };
+        reader.next();
         continue;
       }
       if (reader.isMark("°")) continue;
+      // 5^{th}
+      if (reader.isMark("{") && /^(st|nd|rd|th)$/.test(reader.peek(1).text) && reader.peek(2).text === "}") {
+        for (let i = 0; i < 3; i++) reader.next();
+        continue;
+      }
       if (reader.isMark("'") || (reader.isMark("{") && reader.peek(1).text === "'")) {
         const braced = reader.take("{");
         while (reader.take("'"));
@@ -115,7 +143,6 @@ export function parsePower(reader: Reader): Node {
       node = power(node, parseScript(reader));
     } else if (reader.isMark("°")) {
       reader.next();
-      reader.take("}");
       const scale = reader.peek();
       if (scale.kind === "word" && /^[CF]$/.test(scale.text)) {
         reader.next();

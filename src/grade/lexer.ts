@@ -46,15 +46,28 @@ export interface Lexed {
 /** Digits of a literal beyond which a number is not read: reading is quadratic. */
 const MAX_DIGITS = 1200;
 
+/** Longer runs of letters are no product. */
+const MAX_RUN = 20;
+
 const SPACE = /(?:\s|\\[,;:!> ]|~|\u200b|\u00a0|\u202f|\u2009)+/y;
-const GROUP_EXPLICIT = /(?:\{,\}|,\\!\s*|\\!,\s*|\\,|,\\,|\u202f|\u2009)(\d{3})(?!\d)/y;
+const MAY_BE_SPACE = /[\s\\~\u200b]/;
+const GROUP_EXPLICIT = /(?:\{,\}|\{\\,\}|,\\!\s*|\\!,\s*|\\[,;: ]|,\\,|[ ~\u00a0\u202f\u2009])(\d{3})(?![\d/]|\s*\/)/y;
+const BRACED_COMMA = /\{,\}(?=\d)/y;
 const GROUP_COMMA = /,(\d{3})(?!\d)/y;
 const DOT_GROUPS = /\d{1,3}(?:\.\d{3})+(?:,(\d+)|(?=\.?\s*$))(?!\d)/y;
 const DECIMAL_COMMA = /\d+,(\d+)(?![\d,])/y;
-const REPEAT = /(?:\\overline|\\bar|\\dot|\\overset\{\.\})\s*(?:\{(\d+)\}|(\d))|\((\d+)\)/y;
-const DOTS = /\s*(?:\.\.\.|…|\\ldots|\\dots|\\cdots|\\dotsc)\s*\}?/y;
-const EXPONENT = /[eE]([-+−]?\d{1,5})(?![\w.])/y;
-const HEX = /(?:\d[0-9A-Fa-f]{0,15}|[A-F][0-9A-F]{1,15})(?=\s{0,9}_\s{0,9}\{?\s{0,9}(?:1[1-9]|2\d|3[0-6])\b)/y;
+const REPEAT =
+  /(?:\\overline|\\bar|\\dot|\\overset\{\.\})\s*(?:\{(\d+)\}|(\d))|\{(?:\\overline|\\bar)\s*\{(\d+)\}\}|\((\d+)\)/y;
+const DOTS = /\s*(?:\.\.\.|…|\\ldots|\\dots|\\cdots|\\dotsc)/y;
+const ORDINAL = /(?:(?<=1)st|(?<=2)nd|(?<=3)rd|th)\b(?!\()/y;
+const EXPONENT = /[eE]([-+−]?\d{1,5})(?!\w|\.\d)/y;
+const DIGITS = String.raw`(?:\d[0-9A-Fa-f]{0,15}|[A-F][0-9A-F]{1,15})`;
+const LARGE_BASE = String.raw`(?:1[1-9]|2\d|3[0-6]|eleven|twelve|sixteen)\b`;
+/** Digits that go beyond 9, known by the base behind them: `1A_{16}`, `(1A)_{16}`, `1A base 16`. */
+const HEX = new RegExp(
+  String.raw`${DIGITS}(?=(?:\\right)?[)}]?\s{0,2}_[\s{(]{0,4}(?:\\(?:text|mathrm)\{)?(?:\s?base\s)?${LARGE_BASE}|[\s\\({]{0,4}(?:text\{)?[\s(]{0,3}base[\s}{(]{1,4}${LARGE_BASE})`,
+  "y",
+);
 const LETTERS = /[A-Za-z]+/y;
 const COMMAND = /[A-Za-z]+|[^A-Za-z]/y;
 const TWO = new Set(["<=", ">=", "!=", "==", "**", "->", "=>", "&&", "||"]);
@@ -82,7 +95,7 @@ class Lexer {
 
   run(): void {
     while (this.at < this.text.length) {
-      this.budget.spend(4);
+      this.budget.spend(12);
       this.step();
     }
   }
@@ -102,14 +115,15 @@ class Lexer {
   }
 
   private step(): void {
-    if (this.match(SPACE)) {
+    const c = this.text[this.at];
+    if (MAY_BE_SPACE.test(c) && this.match(SPACE)) {
       this.spaced = true;
       return;
     }
-    const c = this.text[this.at];
-    const hex = this.match(HEX);
+    const digit = c >= "0" && c <= "9";
+    const hex = digit || (c >= "A" && c <= "F") ? this.match(HEX) : null;
     if (hex) return this.push("number", hex[0]);
-    if ((c >= "0" && c <= "9") || (c === "." && /\d/.test(this.text[this.at + 1] ?? ""))) return this.number();
+    if (digit || (c === "." && /\d/.test(this.text[this.at + 1] ?? ""))) return this.number();
     const letters = this.match(LETTERS);
     if (letters) return this.word(letters[0]);
     if (c === "\\") return this.command();
@@ -188,10 +202,12 @@ class Lexer {
       const comma = this.match(DECIMAL_COMMA);
       if (comma) return this.push("number", comma[0].replace(",", "."));
     }
+    // In "log_2 100" the blank separates no thousands.
+    const scripted = this.tokens.length > 1 && /^[_^]$/.test(this.tokens[this.tokens.length - 1].text);
     let digits = this.digits();
     if (digits.length > 0 && digits.length <= 3 && (digits === "0" || !digits.startsWith("0"))) {
       for (;;) {
-        const explicit = digits === "0" ? null : this.match(GROUP_EXPLICIT);
+        const explicit = digits === "0" || scripted ? null : this.match(GROUP_EXPLICIT);
         if (explicit) {
           digits += explicit[1];
           continue;
@@ -209,8 +225,12 @@ class Lexer {
       }
     }
     if (this.text[this.at] === "," && /\d/.test(this.text[this.at + 1] ?? "")) this.ambiguous = true;
-    if (this.text[this.at] === "." && this.text[this.at + 1] !== ".") this.decimals(digits);
-    else this.push("number", digits + this.exponent());
+    if (this.text[this.at] === "." && this.text[this.at + 1] !== ".") this.decimals(digits, 1);
+    else if (this.match(BRACED_COMMA)) this.decimals(digits, 0);
+    else {
+      this.match(ORDINAL);
+      this.push("number", digits + this.exponent());
+    }
   }
 
   private digits(): string {
@@ -220,11 +240,17 @@ class Lexer {
     return this.text.slice(start, this.at);
   }
 
-  private decimals(whole: string): void {
-    this.at++;
+  /** What follows a decimal sign, which is `skip` characters ahead. */
+  private decimals(whole: string, skip: number): void {
+    this.at += skip;
     const decimals = this.digits();
     const repeat = this.match(REPEAT);
-    if (repeat) return this.push("number", `${whole || "0"}.${decimals}`, repeat[1] ?? repeat[2] ?? repeat[3]);
+    if (repeat)
+      return this.push(
+        "number",
+        `${whole || "0"}.${decimals}`,
+        repeat.slice(1).find((part) => part !== undefined),
+      );
     if (decimals === "") {
       if (whole === "") throw new GiveUp("a decimal point without digits");
       return this.push("number", whole);
@@ -245,7 +271,8 @@ class Lexer {
   }
 
   private word(word: string): void {
-    if (this.quoted || word.length === 1 || isWord(word, this.reading.split === true)) return this.push("word", word);
+    if (this.quoted || word.length === 1 || word.length > MAX_RUN || isWord(word, this.reading.split === true))
+      return this.push("word", word);
     for (const part of splitWord(word)) this.push("word", part);
   }
 
@@ -274,11 +301,7 @@ class Lexer {
       if (this.environments > 0) return this.push("mark", "\\\\");
       // A doubled backslash before a command is an escaped one.
       if (/[A-Za-z]/.test(this.text[this.at] ?? "")) this.at--;
-      if (this.text[this.at] === "\\") {
-        this.command();
-        return;
-      }
-      this.spaced = true;
+      else this.spaced = true;
       return;
     }
     if (c === "(" || c === ")" || c === "[" || c === "]") {

@@ -46,7 +46,9 @@ describe("against an independent oracle", () => {
     const rewrites = cases.filter(({ equal }) => equal === 1).length;
     const missed = wrong.filter(({ equal }) => equal === 1);
     const share = (100 * (rewrites - missed.length)) / rewrites;
-    process.stdout.write(`${rewrites - missed.length} of ${rewrites} rewrites equal (${share.toFixed(2)} %); missed:\n`);
+    process.stdout.write(
+      `${rewrites - missed.length} of ${rewrites} rewrites equal (${share.toFixed(2)} %); missed:\n`,
+    );
     for (const line of list(missed)) process.stdout.write(`  ${line}\n`);
     expect(share).toBeGreaterThanOrEqual(99);
   });

@@ -5,7 +5,7 @@ import type { Node } from "./node.ts";
 import { parsePrimary } from "./primary.ts";
 import { type Grammar, Reader, Unreadable } from "./reader.ts";
 import { parseItem, parseList } from "./structure.ts";
-import { isText, plainText, readDate, readTime } from "./words.ts";
+import { isText, textOf, readDate, readTime } from "./words.ts";
 
 const GRAMMAR: Grammar = { list: parseList, item: parseItem, sum: parseSum, primary: parsePrimary };
 
@@ -26,9 +26,10 @@ export function read(text: string, budget: Budget, reading: Reading = {}): Read 
   if (text.length > MAX_LENGTH) throw new GiveUp(`an answer of more than ${MAX_LENGTH} characters`);
   const { tokens, ambiguous } = lex(text, reading, budget);
   trim(tokens);
-  const asText = (unread?: string): Node => ({ kind: "text", text: plainText(text), unread });
+  const asText = (unread?: string): Node => ({ kind: "text", text: textOf(tokens), unread });
   if (tokens.length === 0) return { node: asText(text.trim() === "" ? "nothing to read" : undefined), ambiguous };
-  const special = readTime(tokens) ?? readDate(tokens) ?? (isText(tokens) ? asText() : undefined);
+  const inside = wrapped(tokens, true) ? tokens.slice(1, -1) : tokens;
+  const special = readTime(inside) ?? readDate(inside) ?? (isText(inside) ? asText() : undefined);
   if (special !== undefined) return { node: special, ambiguous };
   try {
     return { node: parse(tokens, reading, budget), ambiguous };
@@ -61,6 +62,37 @@ const LEADING = new Set(["about", "approximately", "approx", "roughly", "exactly
 
 /** Takes off decorations: markdown stars and quotes around, full stops and commas behind, "about" before. */
 function trim(tokens: Token[]): void {
+  trimEnds(tokens);
+  trimLabel(tokens);
+  while (tokens.length > 2 && wrapped(tokens)) {
+    tokens.pop();
+    tokens.shift();
+    trimEnds(tokens);
+  }
+}
+
+/** Takes off words before an equals sign or colon: "area = 12", "Answer: 5". */
+function trimLabel(tokens: Token[]): void {
+  const at = tokens.findIndex(({ kind }) => kind !== "word");
+  if (at < 1 || at + 1 >= tokens.length || !/^[=:≈]$/.test(tokens[at].text)) return;
+  const label = tokens.slice(0, at);
+  if (isText(label)) tokens.splice(0, at + 1);
+}
+
+/** Whether TeX braces go around everything. */
+function wrapped(tokens: readonly Token[], commas = false): boolean {
+  if (tokens[0].text !== "{" || tokens[tokens.length - 1].text !== "}") return false;
+  let depth = 0;
+  for (const [i, { text }] of tokens.entries()) {
+    if (text === "{") depth++;
+    else if (text === "}" && --depth === 0) return i === tokens.length - 1;
+    // A comma at the top: a set.
+    else if (depth === 1 && ((text === "," && !commas) || text === "over" || text === "choose")) return false;
+  }
+  return false;
+}
+
+function trimEnds(tokens: Token[]): void {
   const junk = (token: Token | undefined): boolean =>
     token?.kind === "mark" &&
     (token.text === '"' || token.text === "`" || token.text === "*" || token.text === "^" || token.text === "…");

@@ -27,6 +27,8 @@ export class Reader {
   bars = 0;
   /** Whether a bar behind an expression introduces a condition. */
   inBraces = false;
+  /** Whether the bars do not pair up: then a bar is "divides", not an absolute value. */
+  readonly unpairedBar: boolean;
 
   private readonly tokens: Token[];
   readonly grammar: Grammar;
@@ -38,6 +40,8 @@ export class Reader {
     this.grammar = grammar;
     this.reading = reading;
     this.budget = budget;
+    this.unpairedBar =
+      tokens.reduce((count, { kind, text }) => count + (kind === "mark" && text === "|" ? 1 : 0), 0) % 2 === 1;
   }
 
   peek(ahead = 0): Token {
@@ -102,7 +106,7 @@ export class Reader {
 
   /** Runs a parser one level deeper. */
   nested<T>(parse: () => T): T {
-    this.budget.spend(4);
+    this.budget.spend(8);
     if (++this.depth > MAX_DEPTH) throw new GiveUp(`brackets are nested more than ${MAX_DEPTH} deep`);
     try {
       return parse();

@@ -23,6 +23,8 @@ const REGIONS: readonly { name: "positive" | "real" | "complex" | "whole"; draw:
   { name: "real", draw: (next) => complex(4 * next() - 2), points: 8 },
   { name: "real", draw: (next) => complex(1.8 * next() - 0.9), points: 4 },
   { name: "real", draw: (next) => complex(-1 - 6 * next()), points: 4 },
+  // Where absolute values and floors of shifted arguments change.
+  { name: "real", draw: (next) => complex((next() < 0.5 ? -1 : 1) * 10 ** (6 * next())), points: 12 },
 ];
 const WHOLE = { name: "whole", draw: ((next) => complex(1 + Math.floor(9 * next()))) as Draw, points: 8 } as const;
 const COMPLEX = {
@@ -35,6 +37,11 @@ const COMPLEX = {
 const ENOUGH = 6;
 
 const WHOLE_FUNCTIONS = new Set(["factorial", "doubleFactorial", "binomial", "mod", "gcd", "lcm"]);
+
+/** Roots and logarithms: identities of theirs often hold for positive variables only. */
+const hasDomain = (node: Node): boolean =>
+  (node.kind === "power" && node.exponent.kind === "number" && node.exponent.value.d % 2n === 0n) ||
+  (node.kind === "call" && (node.name === "ln" || node.name === "log"));
 
 type Outcome = "agree" | "differ" | "undefined" | "elsewhere" | "unclear";
 
@@ -81,18 +88,21 @@ export function compareBySampling(gold: Node, answer: Node, budget: Budget, log:
   const whole = [gold, answer].some((node) =>
     some(node, (part) => part.kind === "call" && WHOLE_FUNCTIONS.has(part.name)),
   );
+  const roots = [gold, answer].some((node) => some(node, hasDomain));
   const regions = whole ? [WHOLE, ...REGIONS] : [...REGIONS, ...(imaginary ? [COMPLEX] : [])];
   for (const { name, draw, points } of regions)
     for (let i = 0; i < points; i++) {
       const outcome = evaluate(new Map(names.map((symbol) => [symbol, draw(next)])));
       counts[outcome]++;
-      if (outcome === "differ" && name !== "positive" && name !== "whole" && positive >= ENOUGH)
+      if (outcome === "differ" && roots && name !== "positive" && name !== "whole" && positive >= ENOUGH)
         return unsureBy("sampled", "they agree where the variables are positive and differ elsewhere");
       if (outcome === "differ") return differentBy("sampled", "their values differ at a random point");
       if (outcome === "agree" && (name === "positive" || name === "whole")) positive++;
     }
   if (counts.agree < ENOUGH) return unsureBy("sampled", "too few points where both are defined");
-  if (counts.elsewhere > 0) return unsureBy("sampled", "they agree, but one is defined where the other is not");
+  // Factorials are only meant for whole numbers that are large enough.
+  if (counts.elsewhere > 0 && !whole)
+    return unsureBy("sampled", "they agree, but one is defined where the other is not");
   return equalBy("sampled", `their values agree at ${counts.agree} random points`);
 }
 

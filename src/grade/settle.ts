@@ -1,4 +1,4 @@
-import { type Node, product, some, sum } from "./node.ts";
+import { type Node, product, type RelationNode, some, sum } from "./node.ts";
 
 // What an answer says is brought into few shapes before two are compared.
 
@@ -75,6 +75,8 @@ export function settle(node: Node): Node {
       )
         return { kind: "matrix", rows: node.items.map((item) => (item.kind === "group" ? item.items : [])) };
       break;
+    case "relation":
+      return settleRelation(node);
     case "sum":
     case "product": {
       const matrix = matrixOf(node);
@@ -87,6 +89,16 @@ export function settle(node: Node): Node {
   return node;
 }
 
+/** Signs chosen, and "= exact value ≈ decimal" without its decimal. */
+function settleRelation(node: RelationNode): Node {
+  const items = variants(node);
+  if (items.length > 1) return solutions({ kind: "list", items: items.flatMap(spread), joined: "or" });
+  const [before] = node.operands.slice(-2);
+  if (node.operators.at(-1) !== "approx" || before.kind === "symbol") return node;
+  if (node.operators.length === 1) return nameOf(before) === undefined ? before : node;
+  return { kind: "relation", operands: node.operands.slice(0, -1), operators: node.operators.slice(0, -1) };
+}
+
 function spread(item: Node): readonly Node[] {
   const settled = settle(item);
   return settled.kind === "list" ? settled.items : [settled];
@@ -94,6 +106,13 @@ function spread(item: Node): readonly Node[] {
 
 /** `x = 1, x = 2` (of one variable) as the list 1, 2. */
 function solutions(list: Node & { kind: "list" }): Node {
+  // "5 hours and 30 minutes" is one quantity.
+  const units = list.items.map((item) => (item.kind === "quantity" ? item.unit : undefined));
+  if (
+    list.joined === "and" &&
+    units.every((unit) => unit?.dimension !== undefined && unit.dimension === units[0]?.dimension)
+  )
+    if (new Set(units.map((unit) => unit?.name)).size === units.length) return sum(list.items);
   const assigned = list.items.map(assignment);
   const name = assigned[0]?.name;
   if (name === undefined) return list;
@@ -133,15 +152,21 @@ export function assignment(node: Node): Assignment | undefined {
 /** Text of a left side that is a name: a variable, f(x), a product of capital letters such as AB, |AB|, an angle. */
 function nameOf(node: Node): string | undefined {
   if (node.kind === "symbol") return node.name;
+  if (node.kind === "matrix" && node.rows.flat().every((entry) => entry.kind === "symbol")) return "a vector of names";
   if (node.kind === "call" && node.name.endsWith("()")) return `${node.name}${node.args.length}`;
+  if (node.kind === "group" && node.items.every((item) => item.kind === "symbol"))
+    return `(${node.items.map((item) => (item.kind === "symbol" ? item.name : "")).join(",")})`;
   if (node.kind === "call" && node.name === "abs") return nameOf(node.args[0]);
-  if (
-    node.kind === "product" &&
-    node.factors.every(
-      (factor) => factor.kind === "symbol" && /^([A-Z](_.*)?|angle|triangle|overline.*|Delta)$/.test(factor.name),
-    )
-  )
-    return node.factors.map((factor) => (factor.kind === "symbol" ? factor.name : "")).join("");
+  if (node.kind !== "product") return undefined;
+  const [first, second] = node.factors;
+  // f^{-1}(x)
+  if (node.factors.length === 2 && first.kind === "power" && first.base.kind === "symbol" && second.kind === "symbol")
+    return /^[fgh]$/.test(first.base.name) && first.exponent.kind === "number" ? `${first.base.name}^-1` : undefined;
+  const names = node.factors.map((factor) => (factor.kind === "symbol" ? factor.name : ""));
+  const label = names.some((name) => name === "angle")
+    ? /^(m|angle|[A-Z](_.*)?)$/
+    : /^([A-Z](_.*)?|triangle|overline.*|Delta)$/;
+  if (names.every((name) => label.test(name))) return names.join("");
   return undefined;
 }
 

@@ -1,4 +1,5 @@
-import type { Node, Relation } from "./node.ts";
+import { SCALE_WORDS } from "./names.ts";
+import { call, type Node, number, product, type QuantityNode, reciprocal, type Relation } from "./node.ts";
 import type { Reader } from "./reader.ts";
 import { readUnit } from "./units.ts";
 
@@ -55,10 +56,16 @@ export function parseItem(reader: Reader): Node {
   // "= 5" and "≈ 5": what stands before is the question's.
   reader.take("=", "≈");
   const operands = [parseUnion(reader)];
+  if (reader.isCommand("over") || reader.isCommand("choose")) {
+    const { text } = reader.next();
+    const lower = parseUnion(reader);
+    return text === "over" ? product([operands[0], reciprocal(lower)]) : call("binomial", operands[0], lower);
+  }
   const operators: Relation[] = [];
   for (;;) {
     const token = reader.peek();
     let relation = token.kind === "mark" ? RELATIONS.get(token.text) : undefined;
+    if (token.text === "|" && reader.unpairedBar && !reader.inBraces) relation = "divides";
     if (relation === undefined) break;
     reader.next();
     if (relation === "=" && reader.take("<", ">")) relation = token.text === "<" ? "<=" : ">=";
@@ -85,9 +92,14 @@ function takeModulus(reader: Reader, operands: Node[]): void {
 /** Sums joined by set operators, or a ratio a : b : c. */
 function parseUnion(reader: Reader): Node {
   const first = parseQuantity(reader);
-  if (reader.isMark(":") && !reader.inBraces) {
+  const colon = (): boolean =>
+    (reader.isMark(":") && !reader.inBraces) || (reader.peek().kind === "word" && reader.peek().text === "to");
+  if (colon()) {
     const items = [first];
-    while (reader.take(":")) items.push(parseQuantity(reader));
+    while (colon()) {
+      reader.next();
+      items.push(parseQuantity(reader));
+    }
     return { kind: "ratio", items };
   }
   const parts = [first];
@@ -117,14 +129,31 @@ function parseQuantity(reader: Reader): Node {
     reader.next();
     return { kind: "set", items: [] };
   }
-  const value = reader.grammar.sum(reader);
+  const plain = reader.grammar.sum(reader);
+  const scale = reader.peek().kind === "word" ? SCALE_WORDS.get(reader.peek().text.toLowerCase()) : undefined;
+  if (scale !== undefined) reader.next();
+  const value = scale === undefined ? plain : product([plain, number(scale)]);
   const unit = readUnit(reader);
-  if (unit !== undefined) return { kind: "quantity", value, unit };
+  if (unit !== undefined) {
+    const first: QuantityNode = { kind: "quantity", value, unit };
+    return reader.peek().kind === "number" ? compound(reader, first) : first;
+  }
   if (reader.inBraces && reader.isMark("|", ":", "mid")) {
     reader.next();
     return { kind: "builder", variable: value, condition: reader.grammar.list(reader) };
   }
   return value;
+}
+
+/** `5 feet 6 inches`: a number with another unit of the same dimension right behind adds to the first. */
+function compound(reader: Reader, first: QuantityNode): Node {
+  const start = reader.mark;
+  const value = reader.grammar.primary(reader);
+  const unit = readUnit(reader);
+  if (unit?.dimension !== undefined && unit.dimension === first.unit.dimension && unit.name !== first.unit.name)
+    return { kind: "sum", terms: [first, { kind: "quantity", value, unit }] };
+  reader.back(start);
+  return first;
 }
 
 /** What stands between two brackets: a group, or the expression itself in plain parentheses. */

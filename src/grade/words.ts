@@ -1,5 +1,5 @@
 import type { Token } from "./lexer.ts";
-import { CONSTANTS, FUNCTIONS, GREEK, NUMBER_WORDS } from "./names.ts";
+import { CONSTANTS, FRACTION_WORDS, FUNCTIONS, GREEK, NUMBER_WORDS, SCALE_WORDS } from "./names.ts";
 import type { Node } from "./node.ts";
 
 // Answers in words: text, times of day, dates.
@@ -51,9 +51,24 @@ export function readTime(tokens: readonly Token[]): Node | undefined {
   return { kind: "time", minutes: base * 60 + minute, seconds, half };
 }
 
-/** `May 5, 2020`, `5 May`, `the 5th of May`. A month alone is a word. */
+/** `1957-12-22`, `12/22/1957` (month first where that can be). */
+function readNumericDate(tokens: readonly Token[]): Node | undefined {
+  const [first, , second, , third] = tokens;
+  const sign = tokens[1]?.text;
+  if (tokens.length !== 5 || tokens[3].text !== sign || (sign !== "-" && sign !== "/")) return undefined;
+  const year = asNumber(sign === "-" ? first : third, /^\d{4}$/);
+  const a = asNumber(sign === "-" ? second : first, sign === "-" ? /^\d\d$/ : /^\d{1,2}$/);
+  const b = asNumber(sign === "-" ? third : second, sign === "-" ? /^\d\d$/ : /^\d{1,2}$/);
+  if (year === undefined || a === undefined || b === undefined) return undefined;
+  const [month, day] = a > 12 && sign === "/" ? [b, a] : [a, b];
+  return month >= 1 && month <= 12 && day >= 1 && day <= 31 ? { kind: "date", day, month, year } : undefined;
+}
+
+/** `May 5, 2020`, `5 May`, `the 5th of May`, `1957-12-22`. A month alone is a word. */
 export function readDate(tokens: readonly Token[]): Node | undefined {
   if (tokens.length > 8) return undefined;
+  const numeric = readNumericDate(tokens);
+  if (numeric !== undefined) return numeric;
   let month: number | undefined;
   let day: number | undefined;
   let year: number | undefined;
@@ -81,22 +96,31 @@ export function isText(tokens: readonly Token[]): boolean {
   for (const { kind, text } of tokens) {
     if (kind === "word") {
       const known =
-        FUNCTIONS.has(text) || CONSTANTS.has(text) || GREEK.has(text) || NUMBER_WORDS.has(text.toLowerCase());
+        FUNCTIONS.has(text) ||
+        CONSTANTS.has(text) ||
+        GREEK.has(text) ||
+        NUMBER_WORDS.has(text.toLowerCase()) ||
+        FRACTION_WORDS.has(text.toLowerCase()) ||
+        SCALE_WORDS.has(text.toLowerCase());
       if (!known && text.length > 1 && text !== "and" && text !== "or") words = true;
     } else if (kind !== "mark" || !PUNCTUATION.has(text)) return false;
   }
   return words;
 }
 
-/** A text for comparison: words and digits in lower case, single spaces, without LaTeX's text commands, articles, quotes and full stops. */
-export function plainText(text: string): string {
-  return text
-    .slice(0, 4000)
-    .replace(/\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname|boxed|emph|rm|bf)\b\s*/g, " ")
-    .replace(/\\[,;:! ]|\\left|\\right|[{}$~*"'`’]/g, " ")
-    .toLowerCase()
-    .replace(/[.,;:!?]+(?=\s|$)/g, " ")
-    .replace(/\b(?:the|a|an)\s/g, " ")
-    .replace(/\s+/g, " ")
-    .trim();
+/** A text for comparison: words, digits and signs in lower case, single spaces, without articles and punctuation. */
+export function textOf(tokens: readonly Token[]): string {
+  let text = "";
+  for (const token of tokens) {
+    const part = token.text.toLowerCase();
+    if (
+      /^([.,;:!?"'`*{}()-]|\\\\|the|an?)$/.test(part) &&
+      (token.kind !== "word" || part.length > 1 || token.quoted || tokens.length > 1)
+    ) {
+      text += " ";
+      continue;
+    }
+    text += token.spaced ? ` ${part}` : part;
+  }
+  return text.replace(/\s+/g, " ").trim();
 }
