@@ -77,7 +77,17 @@ export class Comparer {
       return this.compare(left.value, right.value);
     }
     const [one, other] = left !== undefined ? [left, answer] : right !== undefined ? [right, gold] : [undefined, gold];
-    if (one === undefined || other.kind === "relation" || this.isRelationList(other)) return undefined;
+    if (one === undefined || other.kind === "relation") return undefined;
+    if (this.isRelationList(other)) {
+      // "(x, y) = (1, 2)" and "x = 1, y = 2"
+      if (
+        one.value.kind !== "group" ||
+        other.kind !== "list" ||
+        !other.items.every((item) => assignment(item) !== undefined)
+      )
+        return undefined;
+      return this.named(one, { kind: "group", open: "(", close: ")", items: bare(other.items) }, left !== undefined);
+    }
     return this.named(one, other, left !== undefined);
   }
 

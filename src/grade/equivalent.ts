@@ -91,19 +91,44 @@ function* otherReadings(
   if (letters(left.node) && !letters(right.node) && LETTER_UNIT.test(gold)) yield ["gold", { letterUnits: true }];
 }
 
-const LETTER_UNIT = /\d\s*(?:\$\s*)?[A-Za-z]{1,2}(?:\s*\/\s*[A-Za-z]{1,2})?(?:\^?\{?[-\d]+\}?)?[\s$.]*$/;
+const LETTER_UNIT = /\d\s*(?:\$\s*)?[A-Za-z]{1,2}(?![A-Za-z])/;
 
-/** Texts that are the same letter by letter up to spacing and case of words; decides only where nothing was understood. */
+/** The last word where nothing else makes them equal: texts written the same up to spacing and text commands, the same words or letters in any order. */
 function compareAsWritten(gold: string, answer: string): Comparison | undefined {
   if (gold.length > 20_000 || answer.length > 20_000)
     return gold === answer ? equalBy("text", "written the same") : undefined;
-  const strip = (text: string): string => text.replace(/\s+/g, "");
-  const [a, b] = [strip(gold), strip(answer)];
+  const [a, b] = [unspaced(gold), unspaced(answer)];
   if (a !== "" && a === b) return equalBy("text", "written the same");
   const [left, right] = [optionLetter(gold), optionLetter(answer)];
-  return left !== undefined && left.letter === right?.letter && (left.marked || right.marked)
-    ? equalBy("letter", "the same option letter")
-    : undefined;
+  if (left !== undefined && left.letter === right?.letter && (left.marked || right.marked))
+    return equalBy("letter", "the same option letter");
+  const [some, others] = [enumerated(gold), enumerated(answer)];
+  return some !== undefined && some === others ? equalBy("list", "the same words in any order") : undefined;
+}
+
+/** Without spacing commands, `\text{}` around plain content, and white space, except between letters and digits: "1 2" is not "12". */
+const unspaced = (text: string): string =>
+  text
+    .replace(/\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s*\{([^{}\\]*)\}/g, "$1")
+    .replace(/\\[,;:! ]|\\(?:left|right|quad)(?![A-Za-z])|[\s~$]/g, " ")
+    .replace(/(\\[A-Za-z]+) */g, "$1 ")
+    .replace(/ +/g, " ")
+    .replace(/(?<![A-Za-z0-9.]) | (?![A-Za-z0-9.])/g, "")
+    .replace(/\.$/, "");
+
+/** Words, or capital option letters run together, that a list names, sorted: "Monday and Tuesday", "ABD". */
+function enumerated(text: string): string | undefined {
+  if (text.length > 1000) return undefined;
+  const plain = text.replace(/\\(?:text|mathrm|textbf)\s*\{([^{}\\]*)\}/g, "$1").trim();
+  const parts = /^[A-J]{2,10}$/.test(plain)
+    ? [...plain]
+    : plain.split(/\s*(?:[,;]|\band\b)\s*/).filter((part) => part !== "");
+  if (parts.length < 2 || !parts.every((part) => /^(?:[A-J]|[A-Za-z]{2,}(?: [A-Za-z]+)*)$/.test(part)))
+    return undefined;
+  return parts
+    .map((part) => part.toLowerCase())
+    .sort()
+    .join(",");
 }
 
 /** A letter against the text of the option it stands for. Undefined where neither side is one of the options. */

@@ -2,7 +2,7 @@ import { type Budget, GiveUp } from "./budget.ts";
 import * as C from "./complex.ts";
 import type { Complex } from "./complex.ts";
 import type { Node } from "./node.ts";
-import { toNumber } from "./rational.ts";
+import { divide, multiply, ONE, type Rational, toNumber } from "./rational.ts";
 
 const { complex } = C;
 const NOT_A_NUMBER = complex(Number.NaN);
@@ -68,10 +68,10 @@ export class Evaluator {
   private power(baseNode: Node, exponentNode: Node): Complex {
     const base = this.of(baseNode);
     const exponent = this.of(exponentNode);
-    if (base.im === 0 && base.re < 0 && exponentNode.kind === "number" && exponentNode.value.d !== 1n) {
-      const { n, d } = exponentNode.value;
+    const ratio = base.im === 0 && base.re < 0 ? rationalOf(exponentNode) : undefined;
+    if (ratio !== undefined && ratio.d !== 1n) {
       // Odd roots of negative numbers are the real ones.
-      if (d % 2n === 1n) return complex((n % 2n === 0n ? 1 : -1) * (-base.re) ** toNumber(exponentNode.value));
+      if (ratio.d % 2n === 1n) return complex((ratio.n % 2n === 0n ? 1 : -1) * (-base.re) ** toNumber(ratio));
       this.leftReals = true;
     } else if (base.im === 0 && base.re < 0 && !Number.isInteger(exponent.re)) this.leftReals = true;
     return C.power(base, exponent);
@@ -159,6 +159,25 @@ export class Evaluator {
         return name.endsWith("()") ? unknownFunction(name, args) : NOT_A_NUMBER;
     }
   }
+}
+
+/** A fraction written as a literal or as a quotient of literals. */
+function rationalOf(node: Node): Rational | undefined {
+  if (node.kind === "number") return node.value;
+  if (node.kind !== "product") return undefined;
+  let value: Rational = ONE;
+  for (const factor of node.factors) {
+    if (factor.kind === "number") value = multiply(value, factor.value);
+    else if (
+      factor.kind === "power" &&
+      factor.base.kind === "number" &&
+      factor.exponent.kind === "number" &&
+      factor.exponent.value.n === -1n
+    )
+      value = divide(value, factor.base.value);
+    else return undefined;
+  }
+  return value;
 }
 
 /** f(x) of an f that nobody knows: some smooth function of the arguments, its own for every name. */

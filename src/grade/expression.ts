@@ -47,7 +47,16 @@ function parseProduct(reader: Reader): Node {
   const factors = [parseFactor(reader)];
   for (;;) {
     const token = reader.peek();
-    if (reader.isMark("*", "/")) {
+    // "5x10^3": the letter is a times sign.
+    if (
+      token.text === "x" &&
+      reader.peek(-1).kind === "number" &&
+      reader.peek(1).text === "10" &&
+      reader.peek(2).text === "^"
+    ) {
+      reader.next();
+      factors.push(parseFactor(reader));
+    } else if (reader.isMark("*", "/")) {
       // "5 m/s": the slash is the unit's.
       if (reader.peek(1).kind === "word" && !startsOperand(reader, 1)) break;
       reader.next();
@@ -96,6 +105,8 @@ function startsOperand(reader: Reader, ahead: number): boolean {
       if (token.text === "|") return reader.bars === 0 && !reader.inBraces && !reader.unpairedBar;
       if (token.text === "[")
         return /^(number|word|command)$/.test(reader.peek(ahead + 1).kind) || reader.peek(ahead + 1).text === "-";
+      // "5 (units)"
+      if (token.text === "(" && token.quoted && reader.peek(ahead + 1).text.length > 1) return false;
       return token.text === "(" || token.text === "{" || token.text === "⌊" || token.text === "⌈" || token.text === "√";
     default:
       return false;
@@ -117,6 +128,11 @@ export function parsePower(reader: Reader): Node {
         continue;
       }
       if (reader.isMark("°")) continue;
+      // 5^{th}
+      if (reader.isMark("{") && /^(st|nd|rd|th)$/.test(reader.peek(1).text) && reader.peek(2).text === "}") {
+        for (let i = 0; i < 3; i++) reader.next();
+        continue;
+      }
       if (reader.isMark("'") || (reader.isMark("{") && reader.peek(1).text === "'")) {
         const braced = reader.take("{");
         while (reader.take("'"));

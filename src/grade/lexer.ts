@@ -59,6 +59,7 @@ const DECIMAL_COMMA = /\d+,(\d+)(?![\d,])/y;
 const REPEAT =
   /(?:\\overline|\\bar|\\dot|\\overset\{\.\})\s*(?:\{(\d+)\}|(\d))|\{(?:\\overline|\\bar)\s*\{(\d+)\}\}|\((\d+)\)/y;
 const DOTS = /\s*(?:\.\.\.|…|\\ldots|\\dots|\\cdots|\\dotsc)/y;
+const ORDINAL = /(?:(?<=1)st|(?<=2)nd|(?<=3)rd|th)\b(?!\()/y;
 const EXPONENT = /[eE]([-+−]?\d{1,5})(?!\w|\.\d)/y;
 const DIGITS = String.raw`(?:\d[0-9A-Fa-f]{0,15}|[A-F][0-9A-F]{1,15})`;
 const LARGE_BASE = String.raw`(?:1[1-9]|2\d|3[0-6]|eleven|twelve|sixteen)\b`;
@@ -226,7 +227,10 @@ class Lexer {
     if (this.text[this.at] === "," && /\d/.test(this.text[this.at + 1] ?? "")) this.ambiguous = true;
     if (this.text[this.at] === "." && this.text[this.at + 1] !== ".") this.decimals(digits, 1);
     else if (this.match(BRACED_COMMA)) this.decimals(digits, 0);
-    else this.push("number", digits + this.exponent());
+    else {
+      this.match(ORDINAL);
+      this.push("number", digits + this.exponent());
+    }
   }
 
   private digits(): string {

@@ -10,7 +10,7 @@ export const GREEK = new Set(
 export const FUNCTIONS: ReadonlyMap<string, string> = new Map(
   Object.entries({
     ...Object.fromEntries(
-      "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc ln log exp abs floor gcd lcm max min det sgn"
+      "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc ln log exp abs floor gcd lcm max min det sgn cis"
         .split(" ")
         .map((name) => [name, name]),
     ),
@@ -57,6 +57,36 @@ const TENS = "twenty thirty forty fifty sixty seventy eighty ninety";
 export const NUMBER_WORDS: ReadonlyMap<string, number> = new Map([
   ...ONES.split(" ").map((word, i): [string, number] => [word, i]),
   ...TENS.split(" ").map((word, i): [string, number] => [word, 20 + 10 * i]),
+]);
+
+/** Parts of a whole in words, by their number. */
+export const FRACTION_WORDS: ReadonlyMap<string, number> = new Map(
+  Object.entries({
+    half: 2,
+    halves: 2,
+    third: 3,
+    thirds: 3,
+    quarter: 4,
+    quarters: 4,
+    fourth: 4,
+    fourths: 4,
+    fifths: 5,
+    sixths: 6,
+    sevenths: 7,
+    eighths: 8,
+    ninths: 9,
+    tenths: 10,
+  }),
+);
+
+/** Words behind a number that multiply it. */
+export const SCALE_WORDS: ReadonlyMap<string, bigint> = new Map([
+  ["dozen", 12n],
+  ["hundred", 100n],
+  ["thousand", 1000n],
+  ["million", 1_000_000n],
+  ["billion", 1_000_000_000n],
+  ["trillion", 1_000_000_000_000n],
 ]);
 
 /** Commands that take text; what stands in them is read as words. */

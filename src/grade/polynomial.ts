@@ -65,6 +65,7 @@ export class Ring {
 
   add(a: Polynomial, b: Polynomial): Polynomial {
     if (a.size === 0) return b;
+    this.budget.spend(a.size);
     const into = new Map(a);
     for (const { c, m } of b.values()) this.put(into, c, m);
     return into;

@@ -63,11 +63,20 @@ const LEADING = new Set(["about", "approximately", "approx", "roughly", "exactly
 /** Takes off decorations: markdown stars and quotes around, full stops and commas behind, "about" before. */
 function trim(tokens: Token[]): void {
   trimEnds(tokens);
+  trimLabel(tokens);
   while (tokens.length > 2 && wrapped(tokens)) {
     tokens.pop();
     tokens.shift();
     trimEnds(tokens);
   }
+}
+
+/** Takes off words before an equals sign or colon: "area = 12", "Answer: 5". */
+function trimLabel(tokens: Token[]): void {
+  const at = tokens.findIndex(({ kind }) => kind !== "word");
+  if (at < 1 || at + 1 >= tokens.length || !/^[=:≈]$/.test(tokens[at].text)) return;
+  const label = tokens.slice(0, at);
+  if (isText(label)) tokens.splice(0, at + 1);
 }
 
 /** Whether TeX braces go around everything. */

@@ -100,7 +100,9 @@ export function compareBySampling(gold: Node, answer: Node, budget: Budget, log:
       if (outcome === "agree" && (name === "positive" || name === "whole")) positive++;
     }
   if (counts.agree < ENOUGH) return unsureBy("sampled", "too few points where both are defined");
-  if (counts.elsewhere > 0) return unsureBy("sampled", "they agree, but one is defined where the other is not");
+  // Factorials are only meant for whole numbers that are large enough.
+  if (counts.elsewhere > 0 && !whole)
+    return unsureBy("sampled", "they agree, but one is defined where the other is not");
   return equalBy("sampled", `their values agree at ${counts.agree} random points`);
 }
 

@@ -152,17 +152,21 @@ export function assignment(node: Node): Assignment | undefined {
 /** Text of a left side that is a name: a variable, f(x), a product of capital letters such as AB, |AB|, an angle. */
 function nameOf(node: Node): string | undefined {
   if (node.kind === "symbol") return node.name;
+  if (node.kind === "matrix" && node.rows.flat().every((entry) => entry.kind === "symbol")) return "a vector of names";
   if (node.kind === "call" && node.name.endsWith("()")) return `${node.name}${node.args.length}`;
   if (node.kind === "group" && node.items.every((item) => item.kind === "symbol"))
     return `(${node.items.map((item) => (item.kind === "symbol" ? item.name : "")).join(",")})`;
   if (node.kind === "call" && node.name === "abs") return nameOf(node.args[0]);
-  if (
-    node.kind === "product" &&
-    node.factors.every(
-      (factor) => factor.kind === "symbol" && /^([A-Z](_.*)?|angle|triangle|overline.*|Delta)$/.test(factor.name),
-    )
-  )
-    return node.factors.map((factor) => (factor.kind === "symbol" ? factor.name : "")).join("");
+  if (node.kind !== "product") return undefined;
+  const [first, second] = node.factors;
+  // f^{-1}(x)
+  if (node.factors.length === 2 && first.kind === "power" && first.base.kind === "symbol" && second.kind === "symbol")
+    return /^[fgh]$/.test(first.base.name) && first.exponent.kind === "number" ? `${first.base.name}^-1` : undefined;
+  const names = node.factors.map((factor) => (factor.kind === "symbol" ? factor.name : ""));
+  const label = names.some((name) => name === "angle")
+    ? /^(m|angle|[A-Z](_.*)?)$/
+    : /^([A-Z](_.*)?|triangle|overline.*|Delta)$/;
+  if (names.every((name) => label.test(name))) return names.join("");
   return undefined;
 }
 

@@ -1,4 +1,5 @@
-import type { Node, QuantityNode, Relation } from "./node.ts";
+import { SCALE_WORDS } from "./names.ts";
+import { call, type Node, number, product, type QuantityNode, reciprocal, type Relation } from "./node.ts";
 import type { Reader } from "./reader.ts";
 import { readUnit } from "./units.ts";
 
@@ -55,6 +56,11 @@ export function parseItem(reader: Reader): Node {
   // "= 5" and "≈ 5": what stands before is the question's.
   reader.take("=", "≈");
   const operands = [parseUnion(reader)];
+  if (reader.isCommand("over") || reader.isCommand("choose")) {
+    const { text } = reader.next();
+    const lower = parseUnion(reader);
+    return text === "over" ? product([operands[0], reciprocal(lower)]) : call("binomial", operands[0], lower);
+  }
   const operators: Relation[] = [];
   for (;;) {
     const token = reader.peek();
@@ -86,9 +92,14 @@ function takeModulus(reader: Reader, operands: Node[]): void {
 /** Sums joined by set operators, or a ratio a : b : c. */
 function parseUnion(reader: Reader): Node {
   const first = parseQuantity(reader);
-  if (reader.isMark(":") && !reader.inBraces) {
+  const colon = (): boolean =>
+    (reader.isMark(":") && !reader.inBraces) || (reader.peek().kind === "word" && reader.peek().text === "to");
+  if (colon()) {
     const items = [first];
-    while (reader.take(":")) items.push(parseQuantity(reader));
+    while (colon()) {
+      reader.next();
+      items.push(parseQuantity(reader));
+    }
     return { kind: "ratio", items };
   }
   const parts = [first];
@@ -118,7 +129,10 @@ function parseQuantity(reader: Reader): Node {
     reader.next();
     return { kind: "set", items: [] };
   }
-  const value = reader.grammar.sum(reader);
+  const plain = reader.grammar.sum(reader);
+  const scale = reader.peek().kind === "word" ? SCALE_WORDS.get(reader.peek().text.toLowerCase()) : undefined;
+  if (scale !== undefined) reader.next();
+  const value = scale === undefined ? plain : product([plain, number(scale)]);
   const unit = readUnit(reader);
   if (unit !== undefined) {
     const first: QuantityNode = { kind: "quantity", value, unit };

@@ -80,9 +80,30 @@ function lookUp(word: string): { name: string; dimension: string; factor: Ration
 export const isUnit = (word: string): boolean => lookUp(word) !== undefined;
 
 /** Words that end a phrase of units. */
-const STOP = new Set(["and", "or", "if", "for", "where", "when", "with", "is", "are", "mod", "base", "union", "in"]);
+const STOP = new Set([
+  "to",
+  "and",
+  "or",
+  "if",
+  "for",
+  "where",
+  "when",
+  "with",
+  "is",
+  "are",
+  "mod",
+  "base",
+  "union",
+  "in",
+]);
+/** Words that change a number's value or say something about it: no units. */
+const NO_UNITS = new Set(
+  "more less fewer squared cubed factorial times plus minus over out not wrong than from mod percentage points".split(
+    " ",
+  ),
+);
 /** Words without weight in a phrase of units. */
-const FILLERS = new Set(["of", "the", "a", "an", "per", "each", "total", "in", "all", "about", "more", "and"]);
+const FILLERS = new Set(["of", "the", "a", "an", "per", "each", "total", "in", "all", "about", "and"]);
 
 export const CURRENCY: ReadonlyMap<string, Unit> = new Map(
   ["$", "€", "£", "¥", "₹"].map((sign): [string, Unit] => [
@@ -124,7 +145,15 @@ export function readUnit(reader: Reader): Unit | undefined {
       if (token.text === "/") sign = -1;
       continue;
     }
-    if (token.kind === "mark" && (token.text === "." || token.text === "-") && names.length + nouns.length > 0) {
+    if (token.kind === "mark" && token.quoted && (token.text === "(" || token.text === ")")) {
+      reader.next();
+      continue;
+    }
+    if (
+      token.kind === "mark" &&
+      (token.text === "." || token.text === "-") &&
+      (names.length + nouns.length > 0 || prefix > 1)
+    ) {
       reader.next();
       continue;
     }
@@ -144,7 +173,7 @@ export function readUnit(reader: Reader): Unit | undefined {
       prefix = 1;
     } else if (!FILLERS.has(lower)) nouns.push(singular(lower));
   }
-  if (names.length === 0 && nouns.length === 0) {
+  if ((names.length === 0 && nouns.length === 0) || nouns.some((noun) => NO_UNITS.has(noun))) {
     reader.back(start);
     return undefined;
   }

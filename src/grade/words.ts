@@ -1,5 +1,5 @@
 import type { Token } from "./lexer.ts";
-import { CONSTANTS, FUNCTIONS, GREEK, NUMBER_WORDS } from "./names.ts";
+import { CONSTANTS, FRACTION_WORDS, FUNCTIONS, GREEK, NUMBER_WORDS, SCALE_WORDS } from "./names.ts";
 import type { Node } from "./node.ts";
 
 // Answers in words: text, times of day, dates.
@@ -96,7 +96,12 @@ export function isText(tokens: readonly Token[]): boolean {
   for (const { kind, text } of tokens) {
     if (kind === "word") {
       const known =
-        FUNCTIONS.has(text) || CONSTANTS.has(text) || GREEK.has(text) || NUMBER_WORDS.has(text.toLowerCase());
+        FUNCTIONS.has(text) ||
+        CONSTANTS.has(text) ||
+        GREEK.has(text) ||
+        NUMBER_WORDS.has(text.toLowerCase()) ||
+        FRACTION_WORDS.has(text.toLowerCase()) ||
+        SCALE_WORDS.has(text.toLowerCase());
       if (!known && text.length > 1 && text !== "and" && text !== "or") words = true;
     } else if (kind !== "mark" || !PUNCTUATION.has(text)) return false;
   }
