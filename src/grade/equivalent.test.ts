@@ -15,8 +15,7 @@ const pairs = (name: string): [string, string][] =>
 
 describe("equivalent", () => {
   test.each(pairs("equal.tsv"))("%s is %s", (gold, answer) => {
-    const found = equivalent(gold, answer, { explain: true });
-    expect({ ...found, verdict: found.verdict }).toMatchObject({ verdict: "equal" });
+    expect(equivalent(gold, answer, { explain: true })).toMatchObject({ verdict: "equal" });
   });
 
   test.each(pairs("different.tsv"))("%s is not %s", (gold, answer) => {
