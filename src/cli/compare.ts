@@ -79,12 +79,7 @@ function open(path: string): Evaluated {
   const file = samplesFile(path);
   const { samples, cut } = readSamples(file);
   if (cut) process.stderr.write(`${file}: its last line was cut off and is left out\n`);
-  return { name: path, settings: comparable(file), samples };
-}
-
-/** What must be known of both sides; a record without it counts as none. */
-function comparable(file: string): Evaluated["settings"] {
-  return recordedSettings(file);
+  return { name: path, settings: recordedSettings(file), samples };
 }
 
 const evaluationLine = z.looseObject({ file: z.string() });

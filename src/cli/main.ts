@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import { UserError } from "../errors.ts";
 import { rifftVersion } from "../run/environment.ts";
 import { benchCommand } from "./bench.ts";
+import { compareCommand } from "./compare.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
 import { exportCommand } from "./export.ts";
@@ -24,6 +25,7 @@ async function main(args: string[]): Promise<number> {
     trainCommand,
     resumeCommand,
     evalCommand,
+    compareCommand,
     sampleCommand,
     scoreCommand,
     gradeCommand,

@@ -269,7 +269,7 @@ export const span = ({ low, high }: Interval): string => `${points(low)} to ${po
 /** Two leading digits, for what is an estimate. */
 function roughly(count: number): string {
   const unit = 10 ** Math.max(0, Math.floor(Math.log10(count)) - 1);
-  return (Math.ceil(count / unit) * unit).toLocaleString("en-US");
+  return (Math.round(count / unit) * unit).toLocaleString("en-US");
 }
 
 /** The interval of B minus A, turned so that it speaks of the side that is ahead. */
