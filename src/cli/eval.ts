@@ -9,6 +9,7 @@ import { checkKs, type EvaluationReport, type EvaluationSettings, gradingSetting
 import { byProblem, type EvaluatedSample, readSamples } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
+import { isMode } from "../grade/index.ts";
 import { diskError } from "../run/disk.ts";
 import { EvaluationFile, modelDigest, recordedSettings } from "../run/evaluation.ts";
 import { parseTaskReference } from "../run/recipe.ts";
@@ -272,10 +273,11 @@ function settingsOf(o: Options, model: string, task: Task, temperature: number):
 /** What the samples' record says; without one, what the lines themselves show. */
 function settingsFor(path: string, samples: EvaluatedSample[], chosen: Partial<Grading>): EvaluationSettings {
   const strategies = [...new Set(samples.flatMap(({ strict }) => strict.strategy ?? []))];
+  const published = strategies.find(isMode);
   const settings: EvaluationSettings = recordedSettings(path) ?? {
     task: basename(path, ".jsonl"),
-    mode: samples.every(({ strict }) => strict.rule === "reward") ? "reward" : "math",
-    strict: parseGrading({ strict: strategies }).strict ?? [],
+    mode: published ?? (samples.every(({ strict }) => strict.rule === "reward") ? "reward" : "math"),
+    strict: published === undefined ? (parseGrading({ strict: strategies }).strict ?? []) : [],
     flexible: ["auto"],
     n: Math.max(...samples.map(({ sample }) => sample)) + 1,
   };

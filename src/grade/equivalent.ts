@@ -83,7 +83,8 @@ function* otherReadings(
   if (right.ambiguous) {
     yield ["answer", { grouping: left.node.kind === "number" }];
     // "3,5" for 3.5: a list where one number is expected makes no sense.
-    if (left.node.kind === "number" && left.node.places !== undefined) yield ["answer", { decimalComma: true }];
+    if (left.node.kind === "number" && left.node.places !== undefined && right.node.kind === "list")
+      yield ["answer", { decimalComma: true }];
   }
   // "12 m" and "12": the letter is a unit where the other side has no variables.
   const letters = (node: Node): boolean => some(node, ({ kind }) => kind === "symbol");

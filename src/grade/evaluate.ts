@@ -6,6 +6,8 @@ import { divide, multiply, ONE, type Rational, toNumber } from "./rational.ts";
 
 const { complex } = C;
 const NOT_A_NUMBER = complex(Number.NaN);
+/** Literals beyond this have digits that decide about 11 digits of a value. */
+const LONG = 10n ** 10n;
 
 /**
  * Values of expressions in doubles, complex where they must be. A root or logarithm of a negative real number makes the value complex
@@ -14,6 +16,8 @@ const NOT_A_NUMBER = complex(Number.NaN);
 export class Evaluator {
   /** Set when a root, logarithm or inverse function left the real numbers. */
   leftReals = false;
+  /** Set when a term or digits too small for doubles beside others were lost: agreement then shows nothing. */
+  insensitive = false;
   /** The largest modulus met, for judging rounding. */
   largest = 0;
 
@@ -38,6 +42,7 @@ export class Evaluator {
   private value(node: Node): Complex {
     switch (node.kind) {
       case "number":
+        if (node.value.d > LONG || node.value.n > LONG || node.value.n < -LONG) this.insensitive = true;
         return complex(toNumber(node.value));
       case "symbol":
         return this.values.get(node.name) ?? NOT_A_NUMBER;
@@ -45,7 +50,7 @@ export class Evaluator {
         if (node.name === "i") return complex(0, 1);
         return complex(node.name === "pi" ? Math.PI : node.name === "e" ? Math.E : Number.NaN);
       case "sum":
-        return node.terms.map((term) => this.of(term)).reduce(C.add);
+        return this.sum(node.terms.map((term) => this.of(term)));
       case "product":
         return node.factors.map((factor) => this.of(factor)).reduce(C.multiply);
       case "power":
@@ -63,6 +68,17 @@ export class Evaluator {
       default:
         throw new GiveUp(`a ${node.kind} inside an expression`);
     }
+  }
+
+  private sum(terms: readonly Complex[]): Complex {
+    let [least, most] = [Infinity, 0];
+    for (const term of terms) {
+      const size = C.modulus(term);
+      if (size > 0 && size < least) least = size;
+      if (size > most) most = size;
+    }
+    if (least < 1e-8 * most) this.insensitive = true;
+    return terms.reduce(C.add);
   }
 
   private power(baseNode: Node, exponentNode: Node): Complex {

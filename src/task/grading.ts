@@ -6,9 +6,7 @@ import {
   type Graded,
   type GradedAnswer,
   type GradeOptions,
-  type ModeName,
   MODES,
-  modes,
   STRATEGIES,
   type Strategy,
 } from "../grade/index.ts";
@@ -116,8 +114,7 @@ export type GradedProblem = Pick<Problem, "id" | "answer" | "options" | "toleran
 export function gradeResponse(problem: GradedProblem, response: string, grading: Grading): Graded {
   const { mode, strict, flexible } = grading;
   if (mode === "exact") return gradeExactly(goldOf(problem), response, grading);
-  if (mode !== undefined && mode !== "math") return gradeAsPublished(goldOf(problem), response, mode);
-  return grade(goldOf(problem), response, { strict, flexible, ...comparisonOf(problem) });
+  return grade(goldOf(problem), response, { mode, strict, flexible, ...comparisonOf(problem) });
 }
 
 function gradeExactly(gold: string, response: string, { strict, flexible = ["auto"] }: Grading): Graded {
@@ -136,22 +133,6 @@ function gradeExactly(gold: string, response: string, { strict, flexible = ["aut
     return { verdict, equal, rule: "exact", reason, extracted };
   };
   return { strict: graded(strict), flexible: graded(flexible) };
-}
-
-/** Both verdicts are the published grader's, which has one way to find an answer. */
-function gradeAsPublished(gold: string, response: string, mode: ModeName): Graded {
-  const found = modes[mode].extract(response);
-  const equal = modes[mode].equal(gold, found);
-  const graded: GradedAnswer = {
-    verdict: equal ? "equal" : "different",
-    equal,
-    rule: mode,
-    reason:
-      found === undefined ? "the response has no answer in this format" : `${equal ? "right" : "wrong"} by its rules`,
-    // A grader that searches the whole response extracts nothing that could be shown or voted on.
-    ...(found === undefined || found === response ? {} : { extracted: { text: found, strategy: "whole" } }),
-  };
-  return { strict: graded, flexible: graded };
 }
 
 const plainBlanks = (text: string): string => text.trim().replace(/\s+/g, " ");
