@@ -6,7 +6,7 @@ import { majorityAtK, passAtK } from "../src/eval/subsets.ts";
 
 /**
  * How often 95 % intervals hold the truth, in simulated evaluations whose truth is known. `npx jiti bench/coverage.ts wilson`
- * (or `accuracy`, `pass@4`, `maj@4`, `tokens`, `paired`, `seeds`) prints the tables of docs/evaluation.md; a second argument is the number of simulations.
+ * (or `accuracy`, `pass@4`, `maj@4`, `tokens`, `paired`, `seeds`) prints the tables of docs/evaluation.md; a second argument is the number of simulations, a third of `seeds` one number of seeds.
  */
 
 /** Samples a problem and the k of pass@k and maj@k. */
@@ -247,7 +247,7 @@ const header = (...cells: string[]) => {
 const PROBLEMS = [30, 100, 300, 1000];
 const SHARES = [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98];
 
-function main([which = "", count = "2000"]: string[]): void {
+function main([which = "", count = "2000", only]: string[]): void {
   const simulations = Number(count);
   if (which === "wilson") {
     header("problems", ...SHARES.map(String));
@@ -269,7 +269,7 @@ function main([which = "", count = "2000"]: string[]): void {
     for (const n of PROBLEMS) row(n, ...cases.map(([d, a]) => percent(pairedCoverage(n, d, a, simulations))));
   } else if (which === "seeds") {
     header("seeds", "seed spread", "problem spread", "t, these problems", "t, all problems", "two-way, these", "two-way, all"); // prettier-ignore
-    for (const seeds of [4, 6, 8]) {
+    for (const seeds of only === undefined ? [4, 6, 8] : [Number(only)]) {
       for (const seedSpread of [0.03, 0.15]) {
         for (const problemSpread of [0.1, 0.3]) {
           const held = seedCoverage({ seeds, problems: 200, seedSpread, problemSpread }, simulations);
@@ -279,7 +279,7 @@ function main([which = "", count = "2000"]: string[]): void {
     }
   } else {
     process.stderr.write(
-      "usage: npx jiti bench/coverage.ts wilson|accuracy|pass@4|maj@4|tokens|paired|seeds [simulations]\n",
+      "usage: npx jiti bench/coverage.ts wilson|accuracy|pass@4|maj@4|tokens|paired|seeds [simulations] [seeds]\n",
     );
     process.exitCode = 2;
   }

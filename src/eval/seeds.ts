@@ -55,7 +55,11 @@ function resampledMeans(differences: readonly (readonly number[])[], seed: numbe
   return Float64Array.from({ length: RESAMPLES }, () => {
     times.fill(0);
     for (let i = 0; i < problems; i++) times[random.below(problems)]++;
-    const means = differences.map((row) => row.reduce((sum, d, i) => sum + times[i] * d, 0) / problems);
+    const means = differences.map((row) => {
+      let sum = 0;
+      for (let i = 0; i < problems; i++) sum += times[i] * row[i];
+      return sum / problems;
+    });
     let sum = 0;
     for (let s = 0; s < seeds; s++) sum += means[random.below(seeds)];
     return sum / seeds;
