@@ -18,9 +18,12 @@ import {
   createLocalEngine,
   createProgress,
   evaluate,
+  gradingSettings,
   loadTask,
   modelFolder,
   readRecipe,
+  reportOf,
+  takeProblems,
   train,
   UserError,
 } from "rifft";
@@ -85,20 +88,18 @@ async function solve(recipe, label, { run, engineSeconds }) {
   try {
     const from = { dir: await modelFolder(run), optimizer: false };
     const model = await engine.create({ base: recipe.model, train: "full", vocabulary: task.vocabulary, from });
-    const samples = [];
-    const evaluation = await evaluate({
+    const problems = await takeProblems(task, "test", HELD_OUT);
+    const samples = await evaluate({
       model,
       tokenizer: model.tokenizer,
       task,
-      split: "test",
-      limit: HELD_OUT,
+      problems,
       maxTokens: 48,
       temperature: 0,
-      onSample: (sample) => samples.push(sample),
     });
-    console.log(`${label}: ${share(evaluation.accuracy)} of ${evaluation.problems} held-out problems solved`);
-    const problems = await task.problems("test");
-    return { ...evaluation, label, samples, seconds: engineSeconds, problem: (i) => problems.at(i) };
+    const { accuracy, interval } = reportOf({ ...gradingSettings(task), n: 1 }, samples);
+    console.log(`${label}: ${share(accuracy)} of ${problems.length} held-out problems solved`);
+    return { accuracy, interval, label, samples, seconds: engineSeconds, problem: (i) => problems[i] };
   } finally {
     await engine.close();
     await task.close();

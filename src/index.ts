@@ -72,7 +72,14 @@ export type { Stage, Step } from "./method/stage.ts";
 
 // Evaluation.
 export { evaluate, type EvaluateOptions, takeProblems } from "./eval/evaluate.ts";
-export { type EvaluationReport, type EvaluationSettings, type Group, type Measure, reportOf } from "./eval/report.ts";
+export {
+  type EvaluationReport,
+  type EvaluationSettings,
+  gradingSettings,
+  type Group,
+  type Measure,
+  reportOf,
+} from "./eval/report.ts";
 export { regradeSample } from "./eval/regrade.ts";
 export { type AnswerGrade, type EvaluatedSample, readSamples } from "./eval/samples.ts";
 export { reportText } from "./eval/table.ts";

@@ -115,6 +115,16 @@ describe("an evaluation of several samples", () => {
     expect(reportSchema.parse(JSON.parse(bare.stdout)).accuracy).toBe(before.accuracy);
     expect(readFileSync(path).equals(bytes)).toBe(true);
   });
+
+  test("of a file that is not complete the problems with all their samples count", async () => {
+    const path = samplesIn("whole");
+    const unfinished = join(dir, "unfinished.jsonl");
+    writeFileSync(unfinished, bytes.subarray(0, bytes.length - 100));
+    copyFileSync(path.replace(".jsonl", ".json"), unfinished.replace(".jsonl", ".json"));
+    const ended = await rifft(["eval", "--from", unfinished, "--json"]);
+    expect(reportSchema.parse(JSON.parse(ended.stdout))).toMatchObject({ problems: 23, samples: 23 * 32 });
+    expect(ended.stderr).toMatch(/last line was cut off.*\n.*1 of 24 problems lack some of their 32 samples/);
+  });
 });
 
 describe("without a model", () => {

@@ -5,10 +5,11 @@ import { UserError } from "../errors.ts";
 import { checkGolds, evaluate, takeProblems } from "../eval/evaluate.ts";
 import { evaluationPage } from "../eval/html.ts";
 import { regradeSample } from "../eval/regrade.ts";
-import { checkKs, type EvaluationReport, type EvaluationSettings, reportOf } from "../eval/report.ts";
-import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
+import { checkKs, type EvaluationReport, type EvaluationSettings, gradingSettings, reportOf } from "../eval/report.ts";
+import { byProblem, type EvaluatedSample, readSamples } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
+import { isMode } from "../grade/index.ts";
 import { diskError } from "../run/disk.ts";
 import { EvaluationFile, modelDigest, recordedSettings } from "../run/evaluation.ts";
 import { parseTaskReference } from "../run/recipe.ts";
@@ -160,7 +161,15 @@ async function regrade(o: Options, path: string): Promise<void> {
   if (cut) note(`${path}: its last line was cut off and is left out`);
   const settings = settingsFor(path, samples, chosen);
   const { mode, strict, flexible } = settings;
-  const again = mode === "reward" ? samples : samples.map((one) => regradeSample(one, { mode, strict, flexible }));
+  const groups = byProblem(samples);
+  const whole = groups.filter((group) => group.length >= settings.n).flat();
+  if (whole.length === 0)
+    throw new UserError(`${path}: no problem has its ${settings.n} samples yet; let the evaluation go on`);
+  if (whole.length < samples.length) {
+    const some = groups.filter((group) => group.length < settings.n).length;
+    note(`${path}: ${some} of ${groups.length} problems lack some of their ${settings.n} samples and are left out`);
+  }
+  const again = mode === "reward" ? whole : whole.map((one) => regradeSample(one, { mode, strict, flexible }));
   const report = reportOf(settings, again, o.k);
   writePage(o, report, again);
   show(o, { ...report, file: path }, report, [`samples: ${path}`]);
@@ -172,7 +181,7 @@ async function validate(o: Options): Promise<void> {
   try {
     const found = validateGolds(task, await takeProblems(task, o.split, o.limit));
     if (found.unreadable.length > 0) process.exitCode = 1;
-    const { mode, strict } = gradingNames(task);
+    const { mode, strict } = gradingSettings(task);
     printResult(o.json, { task: task.name, split: o.split, mode, strict, ...found }, () => {
       const { problems, rules, asText, unreadable } = found;
       const list = (findings: typeof asText) =>
@@ -256,24 +265,19 @@ function openTask(o: Options): Promise<Task> {
   return recipeTask(recipe, grading);
 }
 
-function gradingNames({ grading }: Pick<Task, "grading">): Pick<EvaluationSettings, "mode" | "strict" | "flexible"> {
-  if (grading === undefined) return { mode: "reward", strict: [], flexible: [] };
-  const { mode = "math", strict, flexible = ["auto"] } = grading;
-  return { mode, strict, flexible };
-}
-
 function settingsOf(o: Options, model: string, task: Task, temperature: number): EvaluationSettings {
   const { split, n, maxTokens, seed } = o;
-  return { model, task: task.name, split, prompt: task.prompt, ...gradingNames(task), n, temperature, maxTokens, seed };
+  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, seed };
 }
 
 /** What the samples' record says; without one, what the lines themselves show. */
 function settingsFor(path: string, samples: EvaluatedSample[], chosen: Partial<Grading>): EvaluationSettings {
   const strategies = [...new Set(samples.flatMap(({ strict }) => strict.strategy ?? []))];
+  const published = strategies.find(isMode);
   const settings: EvaluationSettings = recordedSettings(path) ?? {
     task: basename(path, ".jsonl"),
-    mode: samples.every(({ strict }) => strict.rule === "reward") ? "reward" : "math",
-    strict: parseGrading({ strict: strategies }).strict ?? [],
+    mode: published ?? (samples.every(({ strict }) => strict.rule === "reward") ? "reward" : "math"),
+    strict: published === undefined ? (parseGrading({ strict: strategies }).strict ?? []) : [],
     flexible: ["auto"],
     n: Math.max(...samples.map(({ sample }) => sample)) + 1,
   };

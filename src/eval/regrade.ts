@@ -1,4 +1,4 @@
-import type { GradedAnswer } from "../grade/index.ts";
+import { type GradedAnswer, isMode } from "../grade/index.ts";
 import { UserError } from "../errors.ts";
 import { gradeResponse } from "../task/grading.ts";
 import { solved } from "../task/solved.ts";
@@ -12,7 +12,12 @@ export async function gradeSample(task: Task, problem: Problem, response: string
   const [grade] = await task.grade([{ problem, response }]);
   if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade) };
   const { strict, flexible } = gradeResponse(problem, response, task.grading);
-  return { strict: answerGrade(strict), flexible: answerGrade(flexible), ...grade, solved: strict.equal };
+  return {
+    strict: answerGrade(strict, response),
+    flexible: answerGrade(flexible, response),
+    ...grade,
+    solved: strict.equal,
+  };
 }
 
 /**
@@ -30,8 +35,8 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
     Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;
   return {
     ...sample,
-    strict: answerGrade(strict),
-    flexible: answerGrade(flexible),
+    strict: answerGrade(strict, sample.text),
+    flexible: answerGrade(flexible, sample.text),
     reward: own ? sample.reward : Number(strict.equal),
     solved: strict.equal,
   };
@@ -47,9 +52,11 @@ export function problemOf({
   return { id: problem, answer: gold, options, tolerance };
 }
 
-function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer): AnswerGrade {
+function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer, response: string): AnswerGrade {
+  // A published grader that searches the whole response extracts nothing that could be shown or voted on.
+  const none = extracted === undefined || (isMode(extracted.strategy) && extracted.text === response);
   return {
-    ...(extracted === undefined ? {} : { answer: extracted.text, strategy: extracted.strategy }),
+    ...(none ? {} : { answer: extracted.text, strategy: extracted.strategy }),
     verdict,
     rule,
     reason,

@@ -1,7 +1,7 @@
 import { UserError } from "../errors.ts";
 import type { Strategy } from "../grade/index.ts";
 import { sameAnswer } from "../task/grading.ts";
-import type { GradingMode } from "../task/types.ts";
+import type { GradingMode, Task } from "../task/types.ts";
 import { type Column, estimates95, type Interval } from "./intervals.ts";
 import { problemOf } from "./regrade.ts";
 import { type AnswerGrade, byProblem, type EvaluatedSample } from "./samples.ts";
@@ -73,6 +73,21 @@ export interface EvaluationReport extends EvaluationSettings {
   measures: Measure[];
   /** By each tag's values, in order; empty where problems have no tags. */
   groups: Group[];
+}
+
+/** What a task says of its prompt and its grading. */
+export function gradingSettings({
+  name,
+  prompt,
+  grading,
+}: Pick<Task, "name" | "prompt" | "grading">): Pick<
+  EvaluationSettings,
+  "task" | "prompt" | "mode" | "strict" | "flexible"
+> {
+  const asked = { task: name, prompt };
+  if (grading === undefined) return { ...asked, mode: "reward", strict: [], flexible: [] };
+  const { mode = "math", strict, flexible = ["auto"] } = grading;
+  return { ...asked, mode, strict, flexible };
 }
 
 const GRADINGS = ["strict", "flexible"] as const;

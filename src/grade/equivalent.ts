@@ -83,7 +83,8 @@ function* otherReadings(
   if (right.ambiguous) {
     yield ["answer", { grouping: left.node.kind === "number" }];
     // "3,5" for 3.5: a list where one number is expected makes no sense.
-    if (left.node.kind === "number" && left.node.places !== undefined) yield ["answer", { decimalComma: true }];
+    if (left.node.kind === "number" && left.node.places !== undefined && right.node.kind === "list")
+      yield ["answer", { decimalComma: true }];
   }
   // "12 m" and "12": the letter is a unit where the other side has no variables.
   const letters = (node: Node): boolean => some(node, ({ kind }) => kind === "symbol");
@@ -91,9 +92,9 @@ function* otherReadings(
   if (letters(left.node) && !letters(right.node) && LETTER_UNIT.test(gold)) yield ["gold", { letterUnits: true }];
 }
 
-const LETTER_UNIT = /\d\s*(?:\$\s*)?[A-Za-z]{1,2}(?:\s*\/\s*[A-Za-z]{1,2})?(?:\^?\{?[-\d]+\}?)?[\s$.]*$/;
+const LETTER_UNIT = /\d\s*(?:\$\s*)?[A-Za-z]{1,2}(?![A-Za-z])/;
 
-/** Decides only where nothing was understood: texts written the same up to spacing and text commands, the same words or letters in any order. */
+/** The last word where nothing else makes them equal: texts written the same up to spacing and text commands, the same words or letters in any order. */
 function compareAsWritten(gold: string, answer: string): Comparison | undefined {
   if (gold.length > 20_000 || answer.length > 20_000)
     return gold === answer ? equalBy("text", "written the same") : undefined;
@@ -102,15 +103,18 @@ function compareAsWritten(gold: string, answer: string): Comparison | undefined 
   const [left, right] = [optionLetter(gold), optionLetter(answer)];
   if (left !== undefined && left.letter === right?.letter && (left.marked || right.marked))
     return equalBy("letter", "the same option letter");
-  const [some_, others] = [enumerated(gold), enumerated(answer)];
-  return some_ !== undefined && some_ === others ? equalBy("list", "the same words in any order") : undefined;
+  const [some, others] = [enumerated(gold), enumerated(answer)];
+  return some !== undefined && some === others ? equalBy("list", "the same words in any order") : undefined;
 }
 
-/** Without spacing commands, `\text{}` around plain content, and white space. */
+/** Without spacing commands, `\text{}` around plain content, and white space, except between letters and digits: "1 2" is not "12". */
 const unspaced = (text: string): string =>
   text
     .replace(/\\(?:text|mathrm|mbox|textbf|textrm|operatorname)\s*\{([^{}\\]*)\}/g, "$1")
-    .replace(/\\[,;:!]|\\(?:left|right|quad)(?![A-Za-z])|[\s~$]+/g, "")
+    .replace(/\\[,;:! ]|\\(?:left|right|quad)(?![A-Za-z])|[\s~$]/g, " ")
+    .replace(/(\\[A-Za-z]+) */g, "$1 ")
+    .replace(/ +/g, " ")
+    .replace(/(?<![A-Za-z0-9.]) | (?![A-Za-z0-9.])/g, "")
     .replace(/\.$/, "");
 
 /** Words, or capital option letters run together, that a list names, sorted: "Monday and Tuesday", "ABD". */

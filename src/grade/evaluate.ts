@@ -2,10 +2,12 @@ import { type Budget, GiveUp } from "./budget.ts";
 import * as C from "./complex.ts";
 import type { Complex } from "./complex.ts";
 import type { Node } from "./node.ts";
-import { toNumber } from "./rational.ts";
+import { divide, multiply, ONE, type Rational, toNumber } from "./rational.ts";
 
 const { complex } = C;
 const NOT_A_NUMBER = complex(Number.NaN);
+/** Literals beyond this have digits that decide about 11 digits of a value. */
+const LONG = 10n ** 10n;
 
 /**
  * Values of expressions in doubles, complex where they must be. A root or logarithm of a negative real number makes the value complex
@@ -14,6 +16,8 @@ const NOT_A_NUMBER = complex(Number.NaN);
 export class Evaluator {
   /** Set when a root, logarithm or inverse function left the real numbers. */
   leftReals = false;
+  /** Set when a term or digits too small for doubles beside others were lost: agreement then shows nothing. */
+  insensitive = false;
   /** The largest modulus met, for judging rounding. */
   largest = 0;
 
@@ -38,6 +42,7 @@ export class Evaluator {
   private value(node: Node): Complex {
     switch (node.kind) {
       case "number":
+        if (node.value.d > LONG || node.value.n > LONG || node.value.n < -LONG) this.insensitive = true;
         return complex(toNumber(node.value));
       case "symbol":
         return this.values.get(node.name) ?? NOT_A_NUMBER;
@@ -45,7 +50,7 @@ export class Evaluator {
         if (node.name === "i") return complex(0, 1);
         return complex(node.name === "pi" ? Math.PI : node.name === "e" ? Math.E : Number.NaN);
       case "sum":
-        return node.terms.map((term) => this.of(term)).reduce(C.add);
+        return this.sum(node.terms.map((term) => this.of(term)));
       case "product":
         return node.factors.map((factor) => this.of(factor)).reduce(C.multiply);
       case "power":
@@ -65,13 +70,24 @@ export class Evaluator {
     }
   }
 
+  private sum(terms: readonly Complex[]): Complex {
+    let [least, most] = [Infinity, 0];
+    for (const term of terms) {
+      const size = C.modulus(term);
+      if (size > 0 && size < least) least = size;
+      if (size > most) most = size;
+    }
+    if (least < 1e-8 * most) this.insensitive = true;
+    return terms.reduce(C.add);
+  }
+
   private power(baseNode: Node, exponentNode: Node): Complex {
     const base = this.of(baseNode);
     const exponent = this.of(exponentNode);
-    if (base.im === 0 && base.re < 0 && exponentNode.kind === "number" && exponentNode.value.d !== 1n) {
-      const { n, d } = exponentNode.value;
+    const ratio = base.im === 0 && base.re < 0 ? rationalOf(exponentNode) : undefined;
+    if (ratio !== undefined && ratio.d !== 1n) {
       // Odd roots of negative numbers are the real ones.
-      if (d % 2n === 1n) return complex((n % 2n === 0n ? 1 : -1) * (-base.re) ** toNumber(exponentNode.value));
+      if (ratio.d % 2n === 1n) return complex((ratio.n % 2n === 0n ? 1 : -1) * (-base.re) ** toNumber(ratio));
       this.leftReals = true;
     } else if (base.im === 0 && base.re < 0 && !Number.isInteger(exponent.re)) this.leftReals = true;
     return C.power(base, exponent);
@@ -159,6 +175,25 @@ export class Evaluator {
         return name.endsWith("()") ? unknownFunction(name, args) : NOT_A_NUMBER;
     }
   }
+}
+
+/** A fraction written as a literal or as a quotient of literals. */
+function rationalOf(node: Node): Rational | undefined {
+  if (node.kind === "number") return node.value;
+  if (node.kind !== "product") return undefined;
+  let value: Rational = ONE;
+  for (const factor of node.factors) {
+    if (factor.kind === "number") value = multiply(value, factor.value);
+    else if (
+      factor.kind === "power" &&
+      factor.base.kind === "number" &&
+      factor.exponent.kind === "number" &&
+      factor.exponent.value.n === -1n
+    )
+      value = divide(value, factor.base.value);
+    else return undefined;
+  }
+  return value;
 }
 
 /** f(x) of an f that nobody knows: some smooth function of the arguments, its own for every name. */

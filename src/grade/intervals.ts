@@ -1,6 +1,8 @@
 import type { Budget } from "./budget.ts";
 import { Canonical } from "./canonical.ts";
-import { fraction, type Node, number, product, type Relation, reciprocal, symbols, sum } from "./node.ts";
+import { complex } from "./complex.ts";
+import { Evaluator } from "./evaluate.ts";
+import { fraction, type Node, number, power, product, type Relation, reciprocal, sum, symbols } from "./node.ts";
 import { Ring } from "./polynomial.ts";
 import { realValue } from "./sample.ts";
 
@@ -84,7 +86,7 @@ function end(node: Node, closed: boolean, budget: Budget): End | undefined {
   return at === undefined ? undefined : { at, node, closed: closed && Number.isFinite(at) };
 }
 
-/** A chain such as 2 < x <= 5 in one variable, each link linear. */
+/** A chain such as 2 < x <= 5 in one variable. */
 function fromRelation(operands: readonly Node[], operators: readonly Relation[], budget: Budget): RealSet | undefined {
   const names = new Set<string>();
   for (const operand of operands) symbols(operand, names);
@@ -100,70 +102,102 @@ function fromRelation(operands: readonly Node[], operators: readonly Relation[],
   return result;
 }
 
-/** Where left - right = a x + b stands in a relation to 0. */
+/** Where left - right stands in a relation to 0: its zeros divide the line, and one value between each two of them shows its sign. */
 function solve(left: Node, operator: Relation, right: Node, name: string, budget: Budget): RealSet | undefined {
-  const canonical = new Canonical(new Ring(budget), "ten");
-  const { n, d } = canonical.of(sum([left, product([number(-1), right])]));
-  if (d.size !== 1) return undefined;
-  const variable: Node = { kind: "symbol", name };
-  const [one] = canonical.of(variable).n.values();
-  const atom = one.m[0][0];
-  const slope: Node[] = [];
-  for (const { m } of n.values())
-    for (const [number_, e] of m) if (number_ === atom && (e.n !== 1 || e.d !== 1 || m.length > 1)) return undefined;
-  for (const { c, m } of n.values()) if (m.length === 1 && m[0][0] === atom) slope.push(fraction(c));
-  if (slope.length !== 1) return undefined;
-  const a = slope[0];
-  const at = solution(left, right, variable, a);
-  const node = simplified(left, right, variable) ?? at;
-  const x = realValue(node, budget);
-  const positive = a.kind === "number" && a.value.n > 0n;
-  if (x === undefined || !Number.isFinite(x)) return undefined;
-  const open: End = { at: x, node, closed: false };
-  const closed: End = { at: x, node, closed: true };
-  const below = (high: End): RealSet => [{ low: LOWEST, high }];
-  const above = (low: End): RealSet => [{ low, high: HIGHEST }];
-  switch (operator) {
-    case "<":
-      return positive ? below(open) : above(open);
-    case "<=":
-      return positive ? below(closed) : above(closed);
-    case ">":
-      return positive ? above(open) : below(open);
-    case ">=":
-      return positive ? above(closed) : below(closed);
-    case "=":
-      return [{ low: closed, high: closed }];
-    case "!=":
-      return [
-        { low: LOWEST, high: open },
-        { low: open, high: HIGHEST },
-      ];
-    default:
-      return undefined;
+  if (!(operator in HOLDS)) return undefined;
+  const difference = sum([left, product([number(-1), right])]);
+  const nodes = zeros(left, right, name, budget);
+  if (nodes === undefined) return undefined;
+  const points: { at: number; node: Node }[] = [];
+  for (const node of nodes) {
+    const at = realValue(node, budget);
+    if (at === undefined || !Number.isFinite(at)) return undefined;
+    if (!points.some((point) => level(point.at, at))) points.push({ at, node });
   }
+  points.sort((a, b) => a.at - b.at);
+  const holds = (x: number): boolean => {
+    const value = new Evaluator(new Map([[name, complex(x)]]), budget).of(difference);
+    return HOLDS[operator]?.(value.re) === true;
+  };
+  const parts: Interval[] = [];
+  for (let i = 0; i <= points.length; i++) {
+    const [before, after] = [points[i - 1], points[i]];
+    const low: End = before === undefined ? LOWEST : { ...before, closed: false };
+    const high: End = after === undefined ? HIGHEST : { ...after, closed: false };
+    const inside =
+      before === undefined ? (after?.at ?? 1) - 1 : after === undefined ? before.at + 1 : (before.at + after.at) / 2;
+    if (holds(inside)) parts.push({ low, high });
+    if (after !== undefined && HOLDS[operator]?.(0) === true) {
+      const point: End = { ...after, closed: true };
+      parts.push({ low: point, high: point });
+    }
+  }
+  return merge(parts);
 }
 
-/** The other side, where one side is the variable alone. */
-function simplified(left: Node, right: Node, variable: Node): Node | undefined {
-  const alone = (node: Node): boolean =>
-    node.kind === "symbol" && variable.kind === "symbol" && node.name === variable.name;
-  return alone(left) ? right : alone(right) ? left : undefined;
+const HOLDS: Readonly<Partial<Record<Relation, (difference: number) => boolean>>> = {
+  "<": (x) => x < 0,
+  "<=": (x) => x <= 0,
+  ">": (x) => x > 0,
+  ">=": (x) => x >= 0,
+  "=": (x) => x === 0,
+  "!=": (x) => x !== 0,
+};
+
+/** The zeros of left - right where it is a polynomial of degree 1 or 2, or |a x + b| - c. */
+function zeros(left: Node, right: Node, name: string, budget: Budget): Node[] | undefined {
+  const alone = (node: Node): boolean => node.kind === "symbol" && node.name === name;
+  const fixed = (node: Node): boolean => symbols(node).size === 0;
+  if (alone(left) && fixed(right)) return [right];
+  if (alone(right) && fixed(left)) return [left];
+  const [bars, bound] = left.kind === "call" ? [left, right] : [right, left];
+  if (bars.kind === "call" && bars.name === "abs" && fixed(bound)) {
+    const limit = realValue(bound, budget);
+    if (limit === undefined) return undefined;
+    if (limit < 0) return [];
+    const [above, below] = [
+      zeros(bars.args[0], bound, name, budget),
+      zeros(bars.args[0], product([number(-1), bound]), name, budget),
+    ];
+    return above === undefined || below === undefined ? undefined : [...above, ...below];
+  }
+  const coefficients = polynomialIn(sum([left, product([number(-1), right])]), name, budget);
+  if (coefficients === undefined) return undefined;
+  const [c, b, a] = coefficients;
+  if (a === undefined) return [product([number(-1), c, reciprocal(b)])];
+  const root = power(sum([power(b, number(2)), product([number(-4), a, c])]), fraction({ n: 1n, d: 2n }));
+  const discriminant = realValue(sum([power(b, number(2)), product([number(-4), a, c])]), budget);
+  if (discriminant === undefined) return undefined;
+  if (discriminant < 0) return [];
+  return [root, product([number(-1), root])].map((term) =>
+    product([sum([product([number(-1), b]), term]), reciprocal(product([number(2), a]))]),
+  );
 }
 
-/** x = -(left - right at x = 0) / a */
-function solution(left: Node, right: Node, variable: Node, a: Node): Node {
-  const at0 = (node: Node): Node => substitute(node, variable);
-  return product([number(-1), sum([at0(left), product([number(-1), at0(right)])]), reciprocal(a)]);
-}
-
-function substitute(node: Node, variable: Node): Node {
-  if (node.kind === "symbol") return variable.kind === "symbol" && node.name === variable.name ? number(0) : node;
-  if (node.kind === "sum") return sum(node.terms.map((term) => substitute(term, variable)));
-  if (node.kind === "product") return product(node.factors.map((factor) => substitute(factor, variable)));
-  if (node.kind === "power")
-    return { ...node, base: substitute(node.base, variable), exponent: substitute(node.exponent, variable) };
-  return node;
+/** The coefficients of a polynomial of degree 1 or 2 in one variable, constant first; undefined for anything else. */
+function polynomialIn(node: Node, name: string, budget: Budget): Node[] | undefined {
+  const ring = new Ring(budget);
+  const canonical = new Canonical(ring, "ten");
+  const { n, d } = canonical.of(node);
+  if (d.size !== 1) return undefined;
+  const [one] = canonical.of({ kind: "symbol", name }).n.values();
+  const variable = one.m[0][0];
+  const parts: Node[][] = [[], [], []];
+  for (const { c, m } of n.values()) {
+    let degree = 0;
+    const factors: Node[] = [fraction(c)];
+    for (const [atom, to] of m) {
+      const found = ring.atoms[atom];
+      const exponent = fraction({ n: BigInt(to.n), d: BigInt(to.d) });
+      if (atom === variable && to.d === 1 && (to.n === 1 || to.n === 2)) degree = to.n;
+      else if (found.kind === "prime") factors.push(power(number(found.value), exponent));
+      else return undefined;
+    }
+    parts[degree].push(product(factors));
+  }
+  const [c, b, a] = parts.map((terms) => (terms.length === 0 ? number(0) : sum(terms)));
+  if (parts[2].length > 0) return [c, b, a];
+  return parts[1].length > 0 ? [c, b] : undefined;
 }
 
 /** Whether two ends lie at one place as far as doubles tell. */

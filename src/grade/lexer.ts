@@ -61,7 +61,7 @@ const REPEAT =
 const DOTS = /\s*(?:\.\.\.|…|\\ldots|\\dots|\\cdots|\\dotsc)/y;
 const ORDINAL = /(?:(?<=1)st|(?<=2)nd|(?<=3)rd|th)\b(?!\()/y;
 const EXPONENT = /[eE]([-+−]?\d{1,5})(?!\w|\.\d)/y;
-const DIGITS = String.raw`(?:\d[0-9A-Fa-f]{0,15}|[A-F][0-9A-F]{1,15})`;
+const DIGITS = String.raw`(?:\d[0-9A-F]{0,15}|[A-F][0-9A-F]{1,15})`;
 const LARGE_BASE = String.raw`(?:1[1-9]|2\d|3[0-6]|eleven|twelve|sixteen)\b`;
 /** Digits that go beyond 9, known by the base behind them: `1A_{16}`, `(1A)_{16}`, `1A base 16`. */
 const HEX = new RegExp(

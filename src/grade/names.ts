@@ -10,7 +10,7 @@ export const GREEK = new Set(
 export const FUNCTIONS: ReadonlyMap<string, string> = new Map(
   Object.entries({
     ...Object.fromEntries(
-      "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc ln log exp abs floor gcd lcm max min det sgn"
+      "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc ln log exp abs floor gcd lcm max min det sgn cis"
         .split(" ")
         .map((name) => [name, name]),
     ),
@@ -81,6 +81,7 @@ export const FRACTION_WORDS: ReadonlyMap<string, number> = new Map(
 
 /** Words behind a number that multiply it. */
 export const SCALE_WORDS: ReadonlyMap<string, bigint> = new Map([
+  ["dozen", 12n],
   ["hundred", 100n],
   ["thousand", 1000n],
   ["million", 1_000_000n],

@@ -71,7 +71,8 @@ export function compareBySampling(gold: Node, answer: Node, budget: Budget, log:
     const [a, b] = [first.of(gold), second.of(answer)];
     const [left, right] = [Number.isNaN(a.re + a.im), Number.isNaN(b.re + b.im)];
     if (left || right) return left && right ? "undefined" : "elsewhere";
-    const outcome = judge(a, b, Math.max(first.largest, second.largest));
+    const judged = judge(a, b, Math.max(first.largest, second.largest));
+    const outcome = judged === "agree" && (first.insensitive || second.insensitive) ? "unclear" : judged;
     if (imaginary || names.length === 0) return outcome;
     if (first.leftReals !== second.leftReals) return "elsewhere";
     return first.leftReals ? "undefined" : outcome;
@@ -100,7 +101,9 @@ export function compareBySampling(gold: Node, answer: Node, budget: Budget, log:
       if (outcome === "agree" && (name === "positive" || name === "whole")) positive++;
     }
   if (counts.agree < ENOUGH) return unsureBy("sampled", "too few points where both are defined");
-  if (counts.elsewhere > 0) return unsureBy("sampled", "they agree, but one is defined where the other is not");
+  // Factorials are only meant for whole numbers that are large enough.
+  if (counts.elsewhere > 0 && !whole)
+    return unsureBy("sampled", "they agree, but one is defined where the other is not");
   return equalBy("sampled", `their values agree at ${counts.agree} random points`);
 }
 

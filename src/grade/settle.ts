@@ -152,6 +152,7 @@ export function assignment(node: Node): Assignment | undefined {
 /** Text of a left side that is a name: a variable, f(x), a product of capital letters such as AB, |AB|, an angle. */
 function nameOf(node: Node): string | undefined {
   if (node.kind === "symbol") return node.name;
+  if (node.kind === "matrix" && node.rows.flat().every((entry) => entry.kind === "symbol")) return "a vector of names";
   if (node.kind === "call" && node.name.endsWith("()")) return `${node.name}${node.args.length}`;
   if (node.kind === "group" && node.items.every((item) => item.kind === "symbol"))
     return `(${node.items.map((item) => (item.kind === "symbol" ? item.name : "")).join(",")})`;

@@ -96,8 +96,14 @@ const STOP = new Set([
   "union",
   "in",
 ]);
+/** Words that change a number's value or say something about it: no units. */
+const NO_UNITS = new Set(
+  "more less fewer squared cubed factorial times plus minus over out not wrong than from mod percentage points".split(
+    " ",
+  ),
+);
 /** Words without weight in a phrase of units. */
-const FILLERS = new Set(["of", "the", "a", "an", "per", "each", "total", "in", "all", "about", "more", "and"]);
+const FILLERS = new Set(["of", "the", "a", "an", "per", "each", "total", "in", "all", "about", "and"]);
 
 export const CURRENCY: ReadonlyMap<string, Unit> = new Map(
   ["$", "€", "£", "¥", "₹"].map((sign): [string, Unit] => [
@@ -167,7 +173,7 @@ export function readUnit(reader: Reader): Unit | undefined {
       prefix = 1;
     } else if (!FILLERS.has(lower)) nouns.push(singular(lower));
   }
-  if (names.length === 0 && nouns.length === 0) {
+  if ((names.length === 0 && nouns.length === 0) || nouns.some((noun) => NO_UNITS.has(noun))) {
     reader.back(start);
     return undefined;
   }

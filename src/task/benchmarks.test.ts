@@ -275,6 +275,22 @@ describe("a data file", () => {
   });
 });
 
+test("a published grader by name decides both verdicts in its own way", async () => {
+  write("modes-test.jsonl", lines({ question: "?", answer: "1,000" }));
+  const judged = async (mode: string, response: string) => {
+    const task = await load("./modes-test.jsonl", { grader: "math", mode });
+    const [problem] = await all(task);
+    const { strict, flexible } = gradeResponse(problem, response, task.grading ?? { strict: [] });
+    expect(flexible).toEqual(strict);
+    return { equal: strict.equal, rule: strict.rule, answer: strict.extracted?.text };
+  };
+  const reft = "so\nTherefore, the answer is: 1000.01";
+  expect(await judged("reft-gsm8k", reft)).toEqual({ equal: true, rule: "reft-gsm8k", answer: "1000.01" });
+  expect(await judged("reference", "\\boxed{1000}")).toMatchObject({ equal: false, rule: "reference" });
+  expect(await judged("motif-math", "\\boxed{1,000}")).toMatchObject({ equal: true, rule: "motif-math" });
+  await expect(load("./modes-test.jsonl", { grader: "math", mode: "refrence" })).rejects.toThrow(/`mode`/);
+});
+
 describe("worked examples", () => {
   const examples = [
     { question: "1+1?", response: "1+1=2\n#### 2" },

@@ -6,13 +6,14 @@ import {
   type Graded,
   type GradedAnswer,
   type GradeOptions,
+  MODES,
   STRATEGIES,
   type Strategy,
 } from "../grade/index.ts";
 import { nearest, UserError } from "../errors.ts";
 import type { Grading, GradingMode, Problem } from "./types.ts";
 
-export const GRADING_MODES = ["math", "exact"] as const satisfies readonly GradingMode[];
+export const GRADING_MODES = ["math", "exact", ...MODES] satisfies readonly GradingMode[];
 
 /** What kind of answer a question has; the prompt's instruction and the strict strategy follow from it. */
 export type AnswerForm = "number" | "math" | "choice" | "exact";
@@ -113,7 +114,7 @@ export type GradedProblem = Pick<Problem, "id" | "answer" | "options" | "toleran
 export function gradeResponse(problem: GradedProblem, response: string, grading: Grading): Graded {
   const { mode, strict, flexible } = grading;
   if (mode === "exact") return gradeExactly(goldOf(problem), response, grading);
-  return grade(goldOf(problem), response, { strict, flexible, ...comparisonOf(problem) });
+  return grade(goldOf(problem), response, { mode, strict, flexible, ...comparisonOf(problem) });
 }
 
 function gradeExactly(gold: string, response: string, { strict, flexible = ["auto"] }: Grading): Graded {

@@ -1,4 +1,4 @@
-import type { Strategy } from "../grade/index.ts";
+import type { ModeName, Strategy } from "../grade/index.ts";
 import type { Message } from "../model/types.ts";
 
 /** What the policy is asked. */
@@ -41,8 +41,11 @@ export type Split = "train" | "dev" | "test";
 /** A reward: one number, or named parts that are summed with the task's weights (1 when absent). */
 export type Reward = number | Record<string, number>;
 
-/** How answers are compared: `math` by what they mean; `exact` as texts, in which letter case counts and blanks are one. */
-export type GradingMode = "math" | "exact";
+/**
+ * How answers are compared: `math` by what they mean; `exact` as texts, in which letter case counts and blanks are one; or a published
+ * grader by name, which also finds the answer in its own way.
+ */
+export type GradingMode = "math" | "exact" | ModeName;
 
 /** How a response is compared with the gold: in the reward (the strict verdict) and in evaluation. */
 export interface Grading {
