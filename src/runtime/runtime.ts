@@ -94,8 +94,8 @@ export class Runtime {
     const threading = native.make("CreateThreadingOptions");
     native.call("SetGlobalIntraOpNumThreads", threading, threads);
     native.call("SetGlobalInterOpNumThreads", threading, 1);
-    // Waiting threads sleep: spinning gains a few percent on an idle machine and halves the speed beside any other work.
-    native.call("SetGlobalSpinControl", threading, 0);
+    // Between the operators of a run threads spin: waking one takes longer than most operators. Runs end it (below).
+    native.call("SetGlobalSpinControl", threading, 1);
     const fatalOnly = 4; // errors come back as statuses
     this.#env = native.make("CreateEnvWithGlobalThreadPools", fatalOnly, "rifft", threading);
     native.release("ThreadingOptions", threading);
@@ -153,6 +153,7 @@ export class Runtime {
       native.call("DisableMemPattern", settings); // plans for one shape; ours vary
       native.call("SetSessionGraphOptimizationLevel", settings, options.optimize === false ? 0 : 99);
       set("session.use_env_allocators", "1");
+      set("session.force_spinning_stop", "1"); // between runs JavaScript wants the cores
       if (!options.prepacked) set("session.disable_prepacking", "1");
       if (folder) set("session.model_external_initializers_file_folder_path", folder);
       if (options.profile !== undefined) native.call("EnableProfiling", settings, options.profile);

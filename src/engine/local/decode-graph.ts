@@ -53,6 +53,12 @@ export function decodeMatrices(config: ModelConfig): { name: string; dims: [numb
   return layers.flat();
 }
 
+/**
+ * Whether attention reads q, k and v from their one product and rotates them itself, position by position of the tables; the operator
+ * takes heads of 16, 32, ... numbers, and has no place for a norm between product and rotation.
+ */
+export const rotatesInside = (config: ModelConfig): boolean => config.headDim % 16 === 0 && !config.qkNorm;
+
 /** The biases of q, k and v as one vector. */
 export const biasName = (layer: number): string => `${layer}.qkvBias`;
 
@@ -82,8 +88,9 @@ export function decodeGraph(o: DecodeOptions): Uint8Array {
   const vector = (name: string, length: number): Tensor => graph.weight(name, [length]);
   const past = graph.input("past", ["b"], { type: "int32" });
   const total = graph.input("total", [1], { type: "int32" });
-  const cos = graph.input("cos", ["b", headDim / 2]);
-  const sin = graph.input("sin", ["b", headDim / 2]);
+  const inside = rotatesInside(config);
+  const cos = graph.input("cos", [inside ? "positions" : "b", headDim / 2]);
+  const sin = graph.input("sin", [inside ? "positions" : "b", headDim / 2]);
   const present: { name: string; tensor: Tensor }[] = [];
 
   let x = graph.input("x", ["b", hidden]);
@@ -93,28 +100,28 @@ export function decodeGraph(o: DecodeOptions): Uint8Array {
       rmsNorm(t, vector(names[input].name, names[input].length), rmsEps);
     const bias = config.qkvBias ? vector(biasName(l), wide + 2 * narrow) : undefined;
     const qkv = product(`${l}.qkv`, norm(x, "norm1"), bias);
-    const [qFlat, kFlat, v] = split(qkv, 1, [wide, narrow, narrow]);
+    const cache = ["b", kvHeads, "capacity", headDim];
+    const caches = [graph.input(`keys.${l}`, cache), graph.input(`values.${l}`, cache)];
+    const attention = (given: (Tensor | null)[], tables: Tensor[]): Tensor[] =>
+      graph.node(
+        "GroupQueryAttention",
+        [...given, ...caches, past, total, ...tables],
+        [{ dims: ["b", 1, wide] }, { dims: cache }, { dims: cache }],
+        { num_heads: heads, kv_num_heads: kvHeads, do_rotary: Number(inside) },
+        { domain: "com.microsoft" },
+      );
+    const step = (flat: Tensor, width: number): Tensor => reshape(flat, ["b", 1, width], [0, 1, width]);
     const rotated = (flat: Tensor, count: number, input: string): Tensor => {
       const perHead = reshape(flat, ["b", count, headDim], [0, count, headDim]);
-      const turned = rope(config.qkNorm ? norm(perHead, input) : perHead, cos, sin);
-      return reshape(turned, ["b", 1, count * headDim], [0, 1, count * headDim]);
+      return step(rope(config.qkNorm ? norm(perHead, input) : perHead, cos, sin), count * headDim);
     };
-    const cache = ["b", kvHeads, "capacity", headDim];
-    const [attended, keys, values] = graph.node(
-      "GroupQueryAttention",
-      [
-        rotated(qFlat, heads, "qNorm"),
-        rotated(kFlat, kvHeads, "kNorm"),
-        reshape(v, ["b", 1, narrow], [0, 1, narrow]),
-        graph.input(`keys.${l}`, cache),
-        graph.input(`values.${l}`, cache),
-        past,
-        total,
-      ],
-      [{ dims: ["b", 1, wide] }, { dims: cache }, { dims: cache }],
-      { num_heads: heads, kv_num_heads: kvHeads },
-      { domain: "com.microsoft" },
-    );
+    const outside = (): Tensor[] => {
+      const [q, k, v] = split(qkv, 1, [wide, narrow, narrow]);
+      return attention([rotated(q, heads, "qNorm"), rotated(k, kvHeads, "kNorm"), step(v, narrow)], []);
+    };
+    const [attended, keys, values] = inside
+      ? attention([step(qkv, wide + 2 * narrow), null, null], [cos, sin])
+      : outside();
     present.push({ name: `newKeys.${l}`, tensor: keys }, { name: `newValues.${l}`, tensor: values });
     x = product(`${l}.o`, reshape(attended, ["b", wide], [0, wide]), x);
     const gateUp = product(`${l}.gateUp`, norm(x, "norm2"));

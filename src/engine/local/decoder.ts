@@ -1,12 +1,13 @@
 import type { ModelConfig } from "../../model/types.ts";
 import { type Call, type Session, Value } from "../../runtime/index.ts";
+import { rotatesInside } from "./decode-graph.ts";
 import { DecodeAdapters, type DecodeSessions } from "./decode-weights.ts";
 import { maskAllowed } from "./head.ts";
 import { KvTree } from "./kv.ts";
 import { EMBEDDING } from "./layers.ts";
 import type { LayerPass } from "./pass.ts";
 import { Prefill } from "./prefill.ts";
-import { type RopeTable, ropeTable } from "./rope.ts";
+import { ropeRows, type RopeTable, ropeTable } from "./rope.ts";
 import { bucketOf, type Choice, type Decoder, rowsWithin, type StepRow } from "./sampler.ts";
 import { Slots } from "./slots.ts";
 import type { Adapters, WeightView } from "./weights.ts";
@@ -127,7 +128,6 @@ export class LocalDecoder implements Decoder {
     const truncated = rows.some((row) => row && (row.topK > 0 || row.topP < 1));
     const step = this.bound(size, masked, truncated);
     const { hidden, vocab, headDim } = this.config;
-    const half = headDim / 2;
     const embedding = this.policy.view.tensor(EMBEDDING);
     let longest = 0;
     for (let i = 0; i < size; i++) {
@@ -135,9 +135,6 @@ export class LocalDecoder implements Decoder {
       const from = (row?.token ?? 0) * hidden;
       step.x.set(embedding.subarray(from, from + hidden), i * hidden);
       const past = row?.past ?? 0;
-      const at = past * half;
-      step.cos.set(this.table.cos.subarray(at, at + half), i * half);
-      step.sin.set(this.table.sin.subarray(at, at + half), i * half);
       step.past[i] = past;
       longest = Math.max(longest, past + 1);
       step.uniform[i] = row?.uniform ?? 0;
@@ -148,6 +145,7 @@ export class LocalDecoder implements Decoder {
       if (step.topP) step.topP[i] = row?.topP ?? 1;
     }
     step.total[0] = longest;
+    if (step.rope) ropeRows(this.table, step.past, headDim / 2, step.rope);
     if (step.mask)
       maskAllowed(
         step.mask,
@@ -191,8 +189,6 @@ export class LocalDecoder implements Decoder {
     const column = () => new Float32Array(size);
     const arrays = {
       x: new Float32Array(size * hidden),
-      cos: new Float32Array((size * headDim) / 2),
-      sin: new Float32Array((size * headDim) / 2),
       past: new Int32Array(size),
       total: new Int32Array(1),
       uniform: column(),
@@ -203,13 +199,19 @@ export class LocalDecoder implements Decoder {
       ...(masked ? { mask: new Float32Array(size * vocab) } : {}),
       ...(truncated ? { topK: column(), topP: column() } : {}),
     };
+    const half = headDim / 2;
+    // Where attention rotates it finds a row's position itself; else the step brings each row's cosines and sines.
+    const rope = rotatesInside(this.config)
+      ? null
+      : { cos: new Float32Array(size * half), sin: new Float32Array(size * half) };
+    const { cos, sin } = rope ?? this.table;
     const inputs: Record<string, Value> = {
       ...this.adapters?.inputs,
       x: new Value(arrays.x, [size, hidden]),
       past: new Value(arrays.past, [size]),
       total: new Value(arrays.total, [1]),
-      cos: new Value(arrays.cos, [size, headDim / 2]),
-      sin: new Value(arrays.sin, [size, headDim / 2]),
+      cos: new Value(cos, [cos.length / half, half]),
+      sin: new Value(sin, [sin.length / half, half]),
       uniform: new Value(arrays.uniform, [size, 1]),
       inverseTemperature: new Value(arrays.inverseTemperature, [size, 1]),
       greedy: new Value(arrays.greedy, [size, 1], "bool"),
@@ -231,6 +233,7 @@ export class LocalDecoder implements Decoder {
     const allLogits = (): Float32Array => (logits ??= new Float32Array(size * vocab));
     return {
       ...arrays,
+      rope,
       call: session.bind(inputs, outputs),
       scoring: () => session.bind(inputs, { ...outputs, logits: new Value(allLogits(), [size, vocab]) }),
       logits: allLogits,
@@ -241,8 +244,7 @@ export class LocalDecoder implements Decoder {
 /** The memory of a bound decode step; what is written here is what the next run reads. */
 interface BoundStep {
   x: Float32Array;
-  cos: Float32Array;
-  sin: Float32Array;
+  rope: RopeTable | null;
   past: Int32Array;
   total: Int32Array;
   uniform: Float32Array;
