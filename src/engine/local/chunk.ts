@@ -1,7 +1,7 @@
 import { Value } from "../../runtime/index.ts";
 
-/** Rows of one call of the row-wise graphs: their temporaries then stay in the cache. */
-const CHUNK_ROWS = 512;
+/** Rows of one call of the row-wise graphs, about: few enough for their temporaries, enough to repay a product's preparation. */
+const CHUNK_ROWS = 1024;
 
 export class Chunk {
   readonly from: number;
@@ -25,7 +25,9 @@ export class Chunk {
   }
 }
 
+/** Equal parts: a short last one would cost nearly what a whole one does. */
 export function chunksOf(rows: number): Chunk[] {
-  const count = Math.ceil(rows / CHUNK_ROWS);
-  return Array.from({ length: count }, (_, i) => new Chunk(i * CHUNK_ROWS, Math.min(rows, (i + 1) * CHUNK_ROWS), rows));
+  const count = Math.max(1, Math.round(rows / CHUNK_ROWS));
+  const bound = (i: number): number => Math.round((i * rows) / count);
+  return Array.from({ length: count }, (_, i) => new Chunk(bound(i), bound(i + 1), rows));
 }
