@@ -109,6 +109,8 @@ function trimEnds(tokens: Token[]): void {
       last.kind === "mark" &&
       (last.text === "." || last.text === "," || last.text === ";" || last.text === ":" || last.text === "?");
     if ((!stop && !junk(last)) || tokens.length === 1) break;
+    // "3, ..." and "3, ?" go on.
+    if ((last.text === "…" || last.text === "?") && /^[,;]$/.test(tokens.at(-2)?.text ?? "")) break;
     tokens.pop();
   }
 }
