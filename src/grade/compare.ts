@@ -348,7 +348,8 @@ function describesSet(node: Node): boolean {
 function compareTexts(gold: Node, answer: Node): Comparison {
   if (gold.kind === "text" && answer.kind === "text") {
     const unread = gold.unread ?? answer.unread;
-    if (unread === undefined && gold.text === answer.text && gold.text !== "") return equalBy("text", "the same text");
+    if (unread === undefined && statement(gold.text) === statement(answer.text) && gold.text !== "")
+      return equalBy("text", "the same text");
     if (unread !== undefined) return unsureBy("unread", `not read as mathematics: ${unread}`);
     if (gold.text === "" || answer.text === "") return unsureBy("unread", "nothing to read");
     return differentBy("text", "different words");
@@ -357,12 +358,16 @@ function compareTexts(gold: Node, answer: Node): Comparison {
   if (text.kind === "text" && text.unread !== undefined)
     return unsureBy("unread", `not read as mathematics: ${text.unread}`);
   const other = gold.kind === "text" ? answer : gold;
-  if (text.kind === "text" && other.kind === "set" && other.items.length === 0 && EMPTY.test(text.text))
+  if (text.kind === "text" && other.kind === "set" && other.items.length === 0 && EMPTY.test(statement(text.text)))
     return equalBy("set", "there is no solution");
   if (text.kind === "text" && /^all real( number)?s?$/.test(text.text) && describesReals(other))
     return equalBy("set", "all real numbers");
   return differentBy("structure", "one is words, the other mathematics");
 }
+
+/** "There is no solution" says "no solution". */
+const statement = (text: string): string =>
+  text === "dne" ? "does not exist" : text.replace(/^there (?:is|are) (?=no )/, "");
 
 const EMPTY = /^(no (real )?(solutions?|answers?|values?)|none|empty set|does not exist)$/;
 

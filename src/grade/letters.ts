@@ -2,7 +2,7 @@ const LETTER =
   /^(?:[\s$*}]|\\[[( ,;:!]|\\displaystyle|(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?:?\s|\\(?:text|textbf|mathrm|mathbf|textit|boxed|fbox)\s*\{|\{)*([([]?)\s*([A-Ja-j])(\s*[)\].:}])*(?:\}|\s|\$|\\[,;:!)\]]|\*|\.|\\quad)*/i;
 
 /** Another option named behind the first: "(A) or (B)", "D. E.", "A) no, B". */
-const SECOND = /^\W{0,9}(?:and|or)\b|\([A-J]\)|(?<![\w\\])[A-J](?=\s?[)\].:,;]|\s*\W{0,4}$|[\s,]+(?:and|or)\b)/;
+const SECOND = /^\W{0,9}(?:and|or)\b|\([A-Ja-j]\)|(?<![\w\\])[A-J](?=\s?[)\].:,;]|\s*\W{0,4}$|[\s,]+(?:and|or)\b)/;
 
 /** What an answer to a multiple-choice question says: its letter, and whether that is marked as a letter rather than a variable. */
 export interface OptionLetter {

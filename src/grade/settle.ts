@@ -64,7 +64,7 @@ export function settle(node: Node, budget: Budget): Node {
     case "set":
       return { kind: "set", items: node.items.flatMap(spread) };
     case "list":
-      return solutions({ kind: "list", items: node.items.flatMap(spread), joined: node.joined });
+      return solutions({ kind: "list", items: withoutDomains(node.items).flatMap(spread), joined: node.joined });
     case "union":
     case "intersection":
     case "difference":
@@ -112,6 +112,21 @@ function isNear(exact: Node, rounded: Node, budget: Budget): boolean {
 function spreadOut(item: Node, budget: Budget): readonly Node[] {
   const settled = settle(item, budget);
   return settled.kind === "list" ? settled.items : [settled];
+}
+
+/** Items without those that only say that a parameter of another item is whole: "k\\pi, k \\in Z". */
+function withoutDomains(items: readonly Node[]): readonly Node[] {
+  const isDomain = (item: Node): boolean =>
+    item.kind === "relation" &&
+    item.operators.length === 1 &&
+    item.operators[0] === "in" &&
+    item.operands[0].kind === "symbol" &&
+    item.operands[1].kind === "symbol" &&
+    /^(mathbb|Bbb) Z$/.test(item.operands[1].name);
+  const last = items[items.length - 1];
+  if (items.length < 2 || last.kind !== "relation" || !isDomain(last)) return items;
+  const [parameter] = symbols(last.operands[0]);
+  return items.slice(0, -1).every((item) => symbols(item).has(parameter)) ? items.slice(0, -1) : items;
 }
 
 /** `x = 1, x = 2` (of one variable) as the list 1, 2. */
