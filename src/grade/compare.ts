@@ -2,7 +2,8 @@ import type { Budget } from "./budget.ts";
 import { compareRelations } from "./equations.ts";
 import { type Interval, realSet } from "./intervals.ts";
 import { type GroupNode, isValue, type MatrixNode, type Node, type RelationNode, symbols } from "./node.ts";
-import { type Assignment, assignment, settle } from "./settle.ts";
+import { equal } from "./rational.ts";
+import { type Assignment, assignment, components, isSolved, settle } from "./settle.ts";
 import { compareValues, type ValueOptions, withUnit } from "./values.ts";
 import { type Comparison, differentBy, equalBy, unsureBy } from "./verdict.ts";
 
@@ -25,7 +26,15 @@ export class Comparer {
     this.budget.spend(20);
     // The commonest case first.
     if (goldNode.kind === "number" && answerNode.kind === "number") return this.values(goldNode, answerNode);
-    return this.settled(single(settle(goldNode)), single(settle(answerNode)));
+    return this.settled(this.single(goldNode), this.single(answerNode));
+  }
+
+  /** Settled; a set or list with one item stands for that item, but the set of the empty set is not empty. */
+  private single(node: Node): Node {
+    const settled = settle(node, this.budget);
+    if ((settled.kind !== "set" && settled.kind !== "list") || settled.items.length !== 1) return settled;
+    const [item] = settled.items;
+    return item.kind === "set" && item.items.length === 0 ? settled : this.single(item);
   }
 
   private values(gold: Node, answer: Node): Comparison {
@@ -55,6 +64,8 @@ export class Comparer {
   private calculated(node: Node): Node {
     if (node.kind !== "relation" || !node.operators.every((operator) => operator === "=")) return node;
     const last = node.operands[node.operands.length - 1];
+    // "0 = 0" calculates nothing.
+    if (node.operands.every((operand) => operand.kind === "number" && sameLiteral(operand, last))) return node;
     if (!node.operands.every((operand) => isValue(operand) && symbols(operand).size === 0)) return node;
     return node.operands.every((operand) => operand === last || this.values(last, operand).verdict === "equal")
       ? last
@@ -77,7 +88,15 @@ export class Comparer {
       return this.compare(left.value, right.value);
     }
     const [one, other] = left !== undefined ? [left, answer] : right !== undefined ? [right, gold] : [undefined, gold];
-    if (one === undefined || other.kind === "relation") return undefined;
+    if (one === undefined) return undefined;
+    if (other.kind === "relation")
+      return left !== undefined &&
+        left.plain &&
+        symbols(left.value).size === 0 &&
+        isValue(left.value) &&
+        !isSolved(other)
+        ? differentBy("equation", `one gives ${left.name}, the other is not solved`)
+        : undefined;
     if (this.isRelationList(other)) {
       // "(x, y) = (1, 2)" and "x = 1, y = 2"
       if (
@@ -86,7 +105,11 @@ export class Comparer {
         !other.items.every((item) => assignment(item) !== undefined)
       )
         return undefined;
-      return this.named(one, { kind: "group", open: "(", close: ")", items: bare(other.items) }, left !== undefined);
+      return this.named(
+        one,
+        { kind: "group", open: "(", close: ")", items: components(other.items) },
+        left !== undefined,
+      );
     }
     return this.named(one, other, left !== undefined);
   }
@@ -149,6 +172,9 @@ export class Comparer {
   /** Sets of real numbers: intervals, unions, inequalities. Undefined where one side is none. */
   private realSets(gold: Node, answer: Node): Comparison | undefined {
     if (!describesSet(gold) && !describesSet(answer)) return undefined;
+    const [left, right] = [restricted(gold), restricted(answer)];
+    if (left !== undefined && right !== undefined && left !== right)
+      return differentBy("interval", `one restricts ${left}, the other ${right}`);
     const a = realSet(gold, this.budget);
     const b = a === undefined ? undefined : realSet(answer, this.budget);
     if (a === undefined || b === undefined) return undefined;
@@ -184,8 +210,9 @@ export class Comparer {
     if (inOrder) {
       if (gold.kind === "set" || answer.kind === "set")
         return differentBy("structure", `one is ${describe(gold)}, the other ${describe(answer)}`);
-      const [a, b] = [bare(left), bare(right)];
-      return this.inOrder(a, b, "tuple");
+      if (gold.kind !== answer.kind && (isInterval(gold) || isInterval(answer)))
+        return differentBy("interval", "one is an interval, the other a list");
+      return this.inOrder(components(left), components(right), "tuple");
     }
     if (this.options.ordered === true && gold.kind === "list") return this.inOrder(left, right, "list");
     const set = gold.kind === "set" || answer.kind === "set";
@@ -263,6 +290,9 @@ export class Comparer {
   }
 }
 
+const sameLiteral = (a: Node, b: Node): boolean =>
+  a.kind === "number" && b.kind === "number" && a.places === b.places && equal(a.value, b.value);
+
 const times = (a: Node, b: Node): Node => ({ kind: "product", factors: [withUnit(a).value, withUnit(b).value] });
 
 const EQUATIONS: Readonly<Record<string, string>> = {
@@ -274,12 +304,8 @@ const EQUATIONS: Readonly<Record<string, string>> = {
   "!=": "!=",
 };
 
-/** A set or list with one item stands for that item. */
-function single(node: Node): Node {
-  return (node.kind === "set" || node.kind === "list") && node.items.length === 1
-    ? single(settle(node.items[0]))
-    : node;
-}
+const isInterval = (node: Node): boolean =>
+  node.kind === "group" && node.items.length === 2 && (node.open === "[" || node.close === "]");
 
 /** Assigned values without their names. */
 const bare = (items: readonly Node[]): Node[] => items.map((item) => assignment(item)?.value ?? item);
@@ -304,6 +330,13 @@ function asRatio(node: Node): readonly Node[] | undefined {
   return isValue(node) ? [node, { kind: "number", value: { n: 1n, d: 1n } }] : undefined;
 }
 
+/** The one variable of inequalities, which a set in braces binds. */
+function restricted(node: Node): string | undefined {
+  if (node.kind !== "relation" && node.kind !== "list") return undefined;
+  const [name, ...others] = symbols(node.kind === "relation" && node.operators[0] === "in" ? node.operands[0] : node);
+  return others.length === 0 ? name : undefined;
+}
+
 /** Whether a node is a set of real numbers rather than a list of values. */
 function describesSet(node: Node): boolean {
   if (node.kind === "symbol") return node.name === "mathbb R";
@@ -315,7 +348,8 @@ function describesSet(node: Node): boolean {
 function compareTexts(gold: Node, answer: Node): Comparison {
   if (gold.kind === "text" && answer.kind === "text") {
     const unread = gold.unread ?? answer.unread;
-    if (unread === undefined && gold.text === answer.text && gold.text !== "") return equalBy("text", "the same text");
+    if (unread === undefined && statement(gold.text) === statement(answer.text) && gold.text !== "")
+      return equalBy("text", "the same text");
     if (unread !== undefined) return unsureBy("unread", `not read as mathematics: ${unread}`);
     if (gold.text === "" || answer.text === "") return unsureBy("unread", "nothing to read");
     return differentBy("text", "different words");
@@ -324,12 +358,16 @@ function compareTexts(gold: Node, answer: Node): Comparison {
   if (text.kind === "text" && text.unread !== undefined)
     return unsureBy("unread", `not read as mathematics: ${text.unread}`);
   const other = gold.kind === "text" ? answer : gold;
-  if (text.kind === "text" && other.kind === "set" && other.items.length === 0 && EMPTY.test(text.text))
+  if (text.kind === "text" && other.kind === "set" && other.items.length === 0 && EMPTY.test(statement(text.text)))
     return equalBy("set", "there is no solution");
   if (text.kind === "text" && /^all real( number)?s?$/.test(text.text) && describesReals(other))
     return equalBy("set", "all real numbers");
   return differentBy("structure", "one is words, the other mathematics");
 }
+
+/** "There is no solution" says "no solution". */
+const statement = (text: string): string =>
+  text === "dne" ? "does not exist" : text.replace(/^there (?:is|are) (?=no )/, "");
 
 const EMPTY = /^(no (real )?(solutions?|answers?|values?)|none|empty set|does not exist)$/;
 

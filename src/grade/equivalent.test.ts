@@ -47,6 +47,15 @@ describe("equivalent", () => {
     expect(equivalent("east", "5")).toMatchObject({ verdict: "different", rule: "structure" });
   });
 
+  test.each([
+    ["x=2", "3x+5=11"],
+    ["x=2", "x-1=1"],
+    ["0.5", "0.5\\%"],
+  ])("the answer to %s may not be %s, though the gold may", (gold, answer) => {
+    expect(equivalent(gold, answer).verdict).toBe("different");
+    expect(equivalent(answer, gold).verdict).toBe("equal");
+  });
+
   test("what cannot be read is unsure", () => {
     expect(equivalent("5", String.raw`\frac{1}{`)).toMatchObject({ verdict: "unsure", rule: "unread" });
     expect(equivalent("5", "9".repeat(5000))).toMatchObject({ verdict: "unsure", rule: "budget" });

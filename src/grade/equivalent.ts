@@ -100,6 +100,9 @@ function compareAsWritten(gold: string, answer: string): Comparison | undefined 
     return gold === answer ? equalBy("text", "written the same") : undefined;
   const [a, b] = [unspaced(gold), unspaced(answer)];
   if (a !== "" && a === b) return equalBy("text", "written the same");
+  // "\\text{Bob}" is a word, so "bob" is one too and no product of variables.
+  if (/\\(?:text|mbox)/.test(gold + answer) && /^[A-Za-z]{3,}$/.test(a) && a.toLowerCase() === b.toLowerCase())
+    return equalBy("text", "the same word");
   const [left, right] = [optionLetter(gold), optionLetter(answer)];
   if (left !== undefined && left.letter === right?.letter && (left.marked || right.marked))
     return equalBy("letter", "the same option letter");

@@ -9,7 +9,10 @@ const data = resolve(process.env.RIFFT_SHARED ?? "../shared", "data");
 describe("extract", () => {
   test.each<[Strategy, string, string | undefined]>([
     ["boxed", "so \\boxed{12}.", "12"],
-    ["boxed", "\\boxed{1} and \\boxed{\\frac{1}{2}}", "\\frac{1}{2}"],
+    ["boxed", "\\boxed{1} and \\boxed{\\frac{1}{2}}", "1, \\frac{1}{2}"],
+    ["boxed", "$\\boxed{3}$ or $\\boxed{5}$", "3 or 5"],
+    ["boxed", "\\boxed{18}, \\boxed{18}", "18"],
+    ["boxed", "\\boxed{3}. So \\boxed{5}", "5"],
     ["boxed", "\\boxed 5", "5"],
     ["boxed", "$\\boxed 57$.", "57"],
     ["boxed", "\\(\\boxed5\\)", "5"],

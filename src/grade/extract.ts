@@ -16,7 +16,7 @@ type Rule = (response: string) => Found | undefined;
 
 /**
  * What stands in the last `\boxed{...}` or `\fbox{...}`; of nested ones the innermost. Braces balance, escaped ones (`\{`) count for
- * nothing. `\boxed 5`, which TeX allows, holds the characters up to a blank or `$`, unless they are a word
+ * nothing. Boxes joined by a comma, "and" or "or" are one list. `\boxed 5`, which TeX allows, holds the characters up to a blank or `$`, unless they are a word
  * ("mark it by \boxed in the end").
  */
 const boxed: Rule = (response) => {
@@ -28,8 +28,35 @@ const boxed: Rule = (response) => {
     return { text: /^[A-Za-z]{2}/.test(token) ? "" : cleanAnswer(token), start };
   }
   const close = closingBrace(response, open);
-  return { text: close < 0 ? "" : response.slice(open + 1, close).trim(), start };
+  return close < 0
+    ? { text: "", start }
+    : withJoined(response, { text: response.slice(open + 1, close).trim(), start });
 };
+
+/** What joins two boxes, read backwards from the second: `}$ and $`, `},`, `} \text{ or } `. */
+const JOINT =
+  /\}[\s$]{0,9}(?:\\[()][\s]{0,3})?(?:,|,?\s{0,3}(?:\\text\{\s{0,3})?(and|or)(?:\s{0,3}\})?)[\s$]{0,9}(?:\\\(\s{0,3})?$/;
+const MAX_JOINED = 20;
+
+/** The last box, with those that are joined to it before it as a list. */
+function withJoined(response: string, last: Found): Found {
+  const texts = [last.text];
+  let { start } = last;
+  let word = ",";
+  while (last.text !== "" && texts.length < MAX_JOINED) {
+    const joint = JOINT.exec(response.slice(Math.max(0, start - 60), start));
+    if (joint === null) break;
+    const end = start - joint[0].length;
+    const before = Math.max(response.lastIndexOf("\\boxed{", end), response.lastIndexOf("\\fbox{", end));
+    const open = before < 0 ? -1 : response.indexOf("{", before);
+    if (open < 0 || closingBrace(response.slice(0, end + 1), open) !== end) break;
+    texts.unshift(response.slice(open + 1, end).trim());
+    if (joint[1] === "or") word = " or ";
+    start = before;
+  }
+  if (new Set(texts).size === 1) return { text: last.text, start };
+  return { text: texts.join(word === "," ? ", " : word), start };
+}
 
 /** After the last `####`, GSM8K's marker: the rest of the line, or of the next line that has something. */
 const hashes: Rule = (response) => lineAfter(response, "####");

@@ -52,6 +52,7 @@ const MAX_RUN = 20;
 const SPACE = /(?:\s|\\[,;:!> ]|~|\u200b|\u00a0|\u202f|\u2009)+/y;
 const MAY_BE_SPACE = /[\s\\~\u200b]/;
 const GROUP_EXPLICIT = /(?:\{,\}|\{\\,\}|,\\!\s*|\\!,\s*|\\[,;: ]|,\\,|[ ~\u00a0\u202f\u2009])(\d{3})(?![\d/]|\s*\/)/y;
+const BRACED_COLON = /\{:\}/y;
 const BRACED_COMMA = /\{,\}(?=\d)/y;
 const GROUP_COMMA = /,(\d{3})(?!\d)/y;
 const DOT_GROUPS = /\d{1,3}(?:\.\d{3})+(?:,(\d+)|(?=\.?\s*$))(?!\d)/y;
@@ -116,6 +117,7 @@ class Lexer {
 
   private step(): void {
     const c = this.text[this.at];
+    if (c === "{" && this.match(BRACED_COLON)) return this.push("mark", ":");
     if (MAY_BE_SPACE.test(c) && this.match(SPACE)) {
       this.spaced = true;
       return;
@@ -327,7 +329,8 @@ class Lexer {
     this.match(/\s*\*?\s*/y);
     if (this.text[this.at] !== "{") {
       const one = this.match(/[A-Za-z0-9]/y);
-      if (one && name.startsWith("math")) this.push("word", one[0]);
+      if (one && name === "mathbf" && /[ijk]/.test(one[0])) this.push("command", `bold-${one[0]}`);
+      else if (one && name.startsWith("math")) this.push("word", one[0]);
       return;
     }
     const open = this.at;

@@ -313,6 +313,6 @@ export const SHORT_WORDS = new Set(
   (
     "in may yes no on odd the is not non all any of to at by per or and if for mod red sun mon tue wed thu fri sat day end new old both none neither either " +
     "it its we he she his her my our true even cm mm km kg mg ml mL ft yd mi lb lbs oz hr hrs min mins sec secs mph rad deg kWh kW Hz km cc sq pm am gal qt pt " +
-    "cat dog boy girl men man day cup pen box bag ton an as be so"
+    "cat dog boy girl men man day cup pen box bag ton an as be so DNE"
   ).split(" "),
 );

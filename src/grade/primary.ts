@@ -1,6 +1,6 @@
 import { parsePower, parseScript } from "./expression.ts";
 import { CONSTANTS, FRACTION_WORDS, FUNCTIONS, GREEK, INVERSE, NUMBER_WORDS } from "./names.ts";
-import { call, fraction, type Node, number, power, product, reciprocal, symbol } from "./node.ts";
+import { call, fraction, type Node, number, power, product, reciprocal, sum, symbol } from "./node.ts";
 import { basedInBrackets, numberInWords, numeral, quotient } from "./numerals.ts";
 import { divide, rational } from "./rational.ts";
 import type { Reader } from "./reader.ts";
@@ -32,6 +32,9 @@ function primary(reader: Reader): Node {
       if (reader.peek(1).kind === "number" && reader.peek(2).text === "}" && reader.peek(3).text === "_")
         return basedInBrackets(reader);
       return braceGroup(reader);
+    case "_":
+    case "^":
+      return choices(reader);
     case "|":
       return bars(reader);
     case "⌊":
@@ -258,6 +261,8 @@ function command(reader: Reader): Node {
   if (text.startsWith("begin:")) return parseMatrix(reader);
   reader.next();
   if (/^[dtc]?frac$/.test(text)) {
+    const name = derivative(reader);
+    if (name !== undefined) return name;
     const numerator = argument(reader);
     return quotient(numerator, argument(reader));
   }
@@ -275,6 +280,36 @@ function command(reader: Reader): Node {
   if (/^(sum|prod|int|iint|oint|lim|limsup|liminf|atop|stackrel|substack|end)\b/.test(text) || text.startsWith("end:"))
     return reader.fail(`\\${text} is not read`);
   return letter(reader, text);
+}
+
+/** `_nC_k`, `^nC_k`, `_nP_k`: the number of choices, without or with order. */
+function choices(reader: Reader): Node {
+  reader.next();
+  const n = argument(reader);
+  const letter = reader.next().text;
+  if ((letter !== "C" && letter !== "P") || !reader.take("_")) return reader.fail("expected C or P with a subscript");
+  const k = argument(reader);
+  if (letter === "C") return call("binomial", n, k);
+  return product([call("factorial", n), reciprocal(call("factorial", sum([n, product([number(-1), k])])))]);
+}
+
+/** `{dy}{dx}` and `{d^2y}{dx^2}` as one symbol: the derivative's d is no factor. Undefined, and nothing is taken, elsewhere. */
+function derivative(reader: Reader): Node | undefined {
+  let text = "";
+  for (let i = 0, braces = 0; i < 20 && braces < 2; i++) {
+    const token = reader.peek(i);
+    text += token.text;
+    if (token.text === "}" && /[A-Za-z}\d]$/.test(text.slice(0, -1)) && !/\^\{\d\}$/.test(text)) braces++;
+  }
+  const found = /^\{d(?:\^\{?(\d)\}?)?([A-Za-z])\}\{d([A-Za-z])(?:\^\{?(\d)\}?)?\}$/.exec(text);
+  if (found === null || found[1] !== found[4]) return undefined;
+  let open = 0;
+  for (let groups = 0; groups < 2;) {
+    const { text: mark } = reader.next();
+    if (mark === "{") open++;
+    else if (mark === "}" && --open === 0) groups++;
+  }
+  return symbol(`d${found[1] ?? ""}${found[2]}/d${found[3]}`);
 }
 
 /** A command's argument: braces, one digit of a number, or one operand. */

@@ -64,6 +64,7 @@ const LEADING = new Set(["about", "approximately", "approx", "roughly", "exactly
 function trim(tokens: Token[]): void {
   trimEnds(tokens);
   trimLabel(tokens);
+  trimParts(tokens);
   while (tokens.length > 2 && wrapped(tokens)) {
     tokens.pop();
     tokens.shift();
@@ -77,6 +78,26 @@ function trimLabel(tokens: Token[]): void {
   if (at < 1 || at + 1 >= tokens.length || !/^[=:≈]$/.test(tokens[at].text)) return;
   const label = tokens.slice(0, at);
   if (isText(label)) tokens.splice(0, at + 1);
+}
+
+/** Makes a tuple of the parts of an answer, "(a) 3 (b) 4". */
+function trimParts(tokens: Token[]): void {
+  const isLabel = (at: number, letter: string): boolean =>
+    tokens[at]?.text === "(" &&
+    tokens[at + 1]?.text === letter &&
+    tokens[at + 2]?.text === ")" &&
+    at + 3 < tokens.length;
+  const starts = [0];
+  if (!isLabel(0, "a")) return;
+  for (let at = 4; at < tokens.length; at++) {
+    const separated = tokens[at].spaced || /^[,;]$/.test(tokens[at - 1].text);
+    if (separated && isLabel(at, String.fromCharCode(97 + starts.length))) starts.push(at);
+  }
+  if (starts.length < 2) return;
+  const mark = (text: string): Token => ({ kind: "mark", text, spaced: false, quoted: false });
+  for (const at of starts.reverse())
+    tokens.splice(at, 3, ...(at === 0 ? [mark("(")] : /^[,;]$/.test(tokens[at - 1].text) ? [] : [mark(",")]));
+  tokens.push(mark(")"));
 }
 
 /** Whether TeX braces go around everything. */
@@ -109,6 +130,8 @@ function trimEnds(tokens: Token[]): void {
       last.kind === "mark" &&
       (last.text === "." || last.text === "," || last.text === ";" || last.text === ":" || last.text === "?");
     if ((!stop && !junk(last)) || tokens.length === 1) break;
+    // "3, ..." and "3, ?" go on.
+    if ((last.text === "…" || last.text === "?") && /^[,;]$/.test(tokens.at(-2)?.text ?? "")) break;
     tokens.pop();
   }
 }

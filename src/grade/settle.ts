@@ -1,4 +1,6 @@
-import { type Node, product, type RelationNode, some, sum } from "./node.ts";
+import type { Budget } from "./budget.ts";
+import { type Node, product, type RelationNode, some, sum, symbols } from "./node.ts";
+import { realValue } from "./sample.ts";
 
 // What an answer says is brought into few shapes before two are compared.
 
@@ -56,16 +58,17 @@ function replace(node: Node, choose: (sign: 1 | -1) => 1 | -1): Node {
 }
 
 /** Signs chosen, lists in lists flat, assignments of one variable to several values a set of values, scalars moved into matrices. */
-export function settle(node: Node): Node {
+export function settle(node: Node, budget: Budget): Node {
+  const spread = (item: Node): readonly Node[] => spreadOut(item, budget);
   switch (node.kind) {
     case "set":
       return { kind: "set", items: node.items.flatMap(spread) };
     case "list":
-      return solutions({ kind: "list", items: node.items.flatMap(spread), joined: node.joined });
+      return solutions({ kind: "list", items: withoutDomains(node.items).flatMap(spread), joined: node.joined });
     case "union":
     case "intersection":
     case "difference":
-      return { kind: node.kind, parts: node.parts.map(settle) };
+      return { kind: node.kind, parts: node.parts.map((part) => settle(part, budget)) };
     case "group":
       // [[1, 2], [3, 4]] is a matrix.
       if (
@@ -76,10 +79,10 @@ export function settle(node: Node): Node {
         return { kind: "matrix", rows: node.items.map((item) => (item.kind === "group" ? item.items : [])) };
       break;
     case "relation":
-      return settleRelation(node);
+      return settleRelation(node, budget);
     case "sum":
     case "product": {
-      const matrix = matrixOf(node);
+      const matrix = matrixOf(node, budget);
       if (matrix !== undefined) return matrix;
       break;
     }
@@ -90,18 +93,40 @@ export function settle(node: Node): Node {
 }
 
 /** Signs chosen, and "= exact value ≈ decimal" without its decimal. */
-function settleRelation(node: RelationNode): Node {
+function settleRelation(node: RelationNode, budget: Budget): Node {
   const items = variants(node);
-  if (items.length > 1) return solutions({ kind: "list", items: items.flatMap(spread), joined: "or" });
-  const [before] = node.operands.slice(-2);
-  if (node.operators.at(-1) !== "approx" || before.kind === "symbol") return node;
+  if (items.length > 1)
+    return solutions({ kind: "list", items: items.flatMap((item) => spreadOut(item, budget)), joined: "or" });
+  const [before, after] = node.operands.slice(-2);
+  if (node.operators.at(-1) !== "approx" || before.kind === "symbol" || !isNear(before, after, budget)) return node;
   if (node.operators.length === 1) return nameOf(before) === undefined ? before : node;
   return { kind: "relation", operands: node.operands.slice(0, -1), operators: node.operators.slice(0, -1) };
 }
 
-function spread(item: Node): readonly Node[] {
-  const settled = settle(item);
+/** "π ≈ 3" may be said, "3 ≈ 4" names two values. Values that are not known are taken for near. */
+function isNear(exact: Node, rounded: Node, budget: Budget): boolean {
+  const [a, b] = [realValue(exact, budget), realValue(rounded, budget)];
+  return a === undefined || b === undefined || Math.abs(a - b) <= 0.06 * Math.max(Math.abs(a), Math.abs(b));
+}
+
+function spreadOut(item: Node, budget: Budget): readonly Node[] {
+  const settled = settle(item, budget);
   return settled.kind === "list" ? settled.items : [settled];
+}
+
+/** Items without those that only say that a parameter of another item is whole: "k\\pi, k \\in Z". */
+function withoutDomains(items: readonly Node[]): readonly Node[] {
+  const isDomain = (item: Node): boolean =>
+    item.kind === "relation" &&
+    item.operators.length === 1 &&
+    item.operators[0] === "in" &&
+    item.operands[0].kind === "symbol" &&
+    item.operands[1].kind === "symbol" &&
+    /^(mathbb|Bbb) Z$/.test(item.operands[1].name);
+  const last = items[items.length - 1];
+  if (items.length < 2 || last.kind !== "relation" || !isDomain(last)) return items;
+  const [parameter] = symbols(last.operands[0]);
+  return items.slice(0, -1).every((item) => symbols(item).has(parameter)) ? items.slice(0, -1) : items;
 }
 
 /** `x = 1, x = 2` (of one variable) as the list 1, 2. */
@@ -149,6 +174,32 @@ export function assignment(node: Node): Assignment | undefined {
   return { name, plain: left.kind === "symbol", value };
 }
 
+/** The components that a list gives: values in their order, but `y = 1, x = 2`, of letters that follow each other in the alphabet, in its order. */
+export function components(items: readonly Node[]): Node[] {
+  const assigned = items.flatMap((item) => assignment(item) ?? []);
+  const letters = assigned.map(({ name }) => name).sort();
+  const inRow =
+    assigned.length === items.length &&
+    letters.every((name, i) => /^[A-Za-z]$/.test(name) && name.charCodeAt(0) === letters[0].charCodeAt(0) + i);
+  if (inRow) return letters.flatMap((name) => assigned.find((one) => one.name === name)?.value ?? []);
+  return items.map((item) => assignment(item)?.value ?? item);
+}
+
+/** Whether an equation says what its variable is: `x = 2`, or the normal form `x - 2 = 0`. */
+export function isSolved({ operands, operators }: RelationNode): boolean {
+  if (operators.some((operator) => operator !== "=")) return true;
+  const [left, right] = operands;
+  if (operands.some(({ kind }) => kind === "symbol") || operands.length > 2) return true;
+  const zero = (node: Node): boolean => node.kind === "number" && node.value.n === 0n;
+  const side = zero(right) ? left : zero(left) ? right : undefined;
+  return (
+    side?.kind === "sum" &&
+    side.terms.length === 2 &&
+    side.terms.some(({ kind }) => kind === "symbol") &&
+    side.terms.some((term) => symbols(term).size === 0)
+  );
+}
+
 /** Text of a left side that is a name: a variable, f(x), a product of capital letters such as AB, |AB|, an angle. */
 function nameOf(node: Node): string | undefined {
   if (node.kind === "symbol") return node.name;
@@ -171,7 +222,7 @@ function nameOf(node: Node): string | undefined {
 }
 
 /** A product of a scalar and one matrix, or a sum of matrices of one shape, as one matrix. */
-function matrixOf(node: Node): Node | undefined {
+function matrixOf(node: Node, budget: Budget): Node | undefined {
   if (node.kind === "product") {
     const matrices = node.factors.filter((factor) => factor.kind === "matrix");
     const [matrix] = matrices;
@@ -180,7 +231,7 @@ function matrixOf(node: Node): Node | undefined {
     return { kind: "matrix", rows: matrix.rows.map((row) => row.map((entry) => product([...scalars, entry]))) };
   }
   if (node.kind === "sum") {
-    const terms = node.terms.map(settle);
+    const terms = node.terms.map((term) => settle(term, budget));
     const [first] = terms;
     if (first.kind !== "matrix") return undefined;
     for (const term of terms) {

@@ -32,6 +32,9 @@ export function compareValues(gold: Node, answer: Node, options: ValueOptions, b
     return compareNumbers(converted, right.value, options, budget);
   }
   const unit = left.unit ?? right.unit;
+  // "0.5 %" for 0.5 would be wrong by a factor of 100: only from 1 on is the sign a unit that the gold left out.
+  if (right.unit?.name === "%" && options.percent === undefined && isProper(right.value))
+    return compareNumbers(left.value, product([fraction(rational(1n, 100n)), right.value]), options, budget);
   const bare = compareNumbers(left.value, right.value, options, budget);
   if (unit?.name === "%" && options.percent !== "unit") {
     const hundredth = (side: { value: Node; unit?: Unit }): Node =>
@@ -49,6 +52,18 @@ export function compareValues(gold: Node, answer: Node, options: ValueOptions, b
       return compareNumbers(radians(left), radians(right), options, budget);
   }
   return bare;
+}
+
+const isProper = (node: Node): boolean =>
+  node.kind === "number" && node.value.n !== 0n && compare(absolute(node.value), rational(1n, 1n)) < 0;
+
+/** Whether infinity stands in an expression other than alone or behind a factor. */
+function usesInfinity(node: Node): boolean {
+  const isInfinite = (part: Node): boolean => part.kind === "constant" && part.name === "infinity";
+  if (isInfinite(node)) return false;
+  if (node.kind === "product" && node.factors.filter(isInfinite).length === 1)
+    return node.factors.some((factor) => !isInfinite(factor) && some(factor, isInfinite));
+  return some(node, isInfinite);
 }
 
 /** A value and the unit around all of it, if there is one. */
@@ -81,6 +96,7 @@ export function withUnit(node: Node): { value: Node; unit?: Unit } {
 
 function compareNumbers(gold: Node, answer: Node, options: ValueOptions, budget: Budget): Comparison {
   if (gold.kind === "number" && answer.kind === "number") return compareLiterals(gold, answer, options);
+  if (usesInfinity(gold) || usesInfinity(answer)) return unsureBy("number", "infinity is no operand");
   const exact = compareExpressions(gold, answer, budget);
   if (exact.verdict === "equal") return exact;
   const rounded = compareRounded(gold, answer, options, budget);
