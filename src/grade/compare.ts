@@ -1,5 +1,5 @@
 import type { Budget } from "./budget.ts";
-import { compareRelations } from "./equations.ts";
+import { compareRelations, MIRROR } from "./equations.ts";
 import { type Interval, realSet } from "./intervals.ts";
 import { type GroupNode, isValue, type MatrixNode, type Node, type RelationNode, symbols } from "./node.ts";
 import { equal } from "./rational.ts";
@@ -126,8 +126,8 @@ export class Comparer {
     if (gold.operators.length !== answer.operators.length) return differentBy("relation", "chains of different length");
     if (gold.operators.length === 1) {
       if (
-        gold.operators[0] in EQUATIONS &&
-        answer.operators[0] in EQUATIONS &&
+        gold.operators[0] in MIRROR &&
+        answer.operators[0] in MIRROR &&
         gold.operands.concat(answer.operands).every(isValue)
       )
         return compareRelations(gold, answer, this.budget);
@@ -138,7 +138,7 @@ export class Comparer {
         : differentBy("relation", "different relations");
     const forward = same(answer.operands, answer.operators);
     if (forward.verdict === "equal") return forward;
-    const turned = [...answer.operators].reverse().map((operator) => EQUATIONS[operator] ?? operator);
+    const turned = [...answer.operators].reverse().map((operator) => MIRROR[operator] ?? operator);
     const backward = same([...answer.operands].reverse(), turned);
     return backward.verdict === "equal" ? backward : forward;
   }
@@ -294,15 +294,6 @@ const sameLiteral = (a: Node, b: Node): boolean =>
   a.kind === "number" && b.kind === "number" && a.places === b.places && equal(a.value, b.value);
 
 const times = (a: Node, b: Node): Node => ({ kind: "product", factors: [withUnit(a).value, withUnit(b).value] });
-
-const EQUATIONS: Readonly<Record<string, string>> = {
-  "<": ">",
-  "<=": ">=",
-  ">": "<",
-  ">=": "<=",
-  "=": "=",
-  "!=": "!=",
-};
 
 const isInterval = (node: Node): boolean =>
   node.kind === "group" && node.items.length === 2 && (node.open === "[" || node.close === "]");

@@ -6,7 +6,8 @@ import { type Polynomial, Ring } from "./polynomial.ts";
 import { type Comparison, differentBy, equalBy, unsureBy } from "./verdict.ts";
 import { realValue } from "./sample.ts";
 
-const MIRROR: Readonly<Partial<Record<Relation, Relation>>> = {
+/** The relation that holds when both sides change places; none for those without one. */
+export const MIRROR: Readonly<Partial<Record<Relation, Relation>>> = {
   "<": ">",
   "<=": ">=",
   ">": "<",
