@@ -94,8 +94,9 @@ export class Runtime {
     const threading = native.make("CreateThreadingOptions");
     native.call("SetGlobalIntraOpNumThreads", threading, threads);
     native.call("SetGlobalInterOpNumThreads", threading, 1);
-    // Between the operators of a run threads spin: waking one takes longer than most operators. Runs end it (below).
-    native.call("SetGlobalSpinControl", threading, 1);
+    // Between the operators of a run threads spin: waking one takes longer than most operators. Runs end it (below). A spinning
+    // thread takes a core from other programs, so who shares the machine can have them sleep.
+    native.call("SetGlobalSpinControl", threading, process.env.RIFFT_SPIN === "0" ? 0 : 1);
     const fatalOnly = 4; // errors come back as statuses
     this.#env = native.make("CreateEnvWithGlobalThreadPools", fatalOnly, "rifft", threading);
     native.release("ThreadingOptions", threading);
