@@ -7,6 +7,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
@@ -145,7 +146,7 @@ function keepChunks(path: string, n: number, problems: Problem[]): EvaluatedSamp
     );
   });
   const total = problems.length * n;
-  const size = readFileSync(path).length;
+  const { size } = statSync(path);
   // A last line that lost only its end counts as cut.
   const whole = ends.filter((end) => end <= size).length;
   const chunk = chunkProblems(n) * n;
