@@ -10,6 +10,8 @@ import type { Stage } from "./stage.ts";
 export interface Method<Settings extends z.ZodObject> {
   name: string;
   settings: Settings;
+  /** Whether the policy is sampled from, so that a stage can be measured in generated tokens. */
+  generates: boolean;
   /** Training problems that a step takes. */
   problemsPerStep(settings: z.output<Settings>): number;
   /** Tokens of context that a problem needs at least. */
@@ -24,6 +26,7 @@ export const methods = {
   sft: method({
     name: "sft",
     settings: sftSettings,
+    generates: false,
     problemsPerStep: (settings) => settings.batch,
     rowLength: sftRowLength,
     run: sft,
@@ -31,6 +34,7 @@ export const methods = {
   grpo: method({
     name: "grpo",
     settings: grpoSettings,
+    generates: true,
     problemsPerStep: (settings) => settings.prompts,
     rowLength: (tokenizer, problem) => encodePrompt(tokenizer, problem).length + 1,
     run: grpo,
