@@ -80,7 +80,8 @@ export function readCellResult(
   }
   if (result.diverged !== undefined) return result;
   // Evaluated otherwise, or with a mark or its samples missing: the run is there, and is evaluated again.
-  const same = JSON.stringify(result.evaluation) === JSON.stringify(evaluation && comparable(evaluation));
+  const same =
+    evaluation === undefined || recipeDifference(result.evaluation ?? {}, comparable(evaluation)) === undefined;
   const there = (mark: BudgetName) => {
     const found = result.marks[mark];
     return found !== undefined && existsSync(join(dir, found.samples));

@@ -191,7 +191,8 @@ class Running {
   }
 }
 
-function evaluationOf({ dev, test }: ExperimentFile, { phase }: Cell): EvaluationSpec | undefined {
+/** How a cell is evaluated; a beginning is not. */
+export function evaluationOf({ dev, test }: ExperimentFile, { phase }: Cell): EvaluationSpec | undefined {
   if (phase === "shared") return undefined;
   return phase === "tuning" ? dev : test;
 }

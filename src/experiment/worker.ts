@@ -1,6 +1,6 @@
 import { DivergedError, UserError } from "../errors.ts";
 import { number } from "../run/format.ts";
-import type { Progress, StageInfo } from "../run/progress.ts";
+import { type Progress, silentProgress, type StageInfo } from "../run/progress.ts";
 import { type CellJob, runCell } from "./run-cell.ts";
 import { type Answer, requestSchema } from "./protocol.ts";
 
@@ -22,16 +22,14 @@ function report(text: string, done: number): void {
 function progress(): Progress {
   let info: StageInfo | undefined;
   return {
+    ...silentProgress,
     stage: (begun) => void (info = begun),
-    activity() {},
     step({ index, done, metrics }) {
       const { name, position, of } = info ?? { name: "", position: 1, of: 1 };
       const main = ["reward", "loss"].find((key) => key in metrics);
       const text = `${name} step ${index + 1}${main === undefined ? "" : `, ${main} ${number(metrics[main])}`}`;
       report(text, (position - 1 + done) / of);
     },
-    note() {},
-    end() {},
   };
 }
 
