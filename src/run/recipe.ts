@@ -155,6 +155,11 @@ function parseStage(raw: Record<string, unknown>, index: number, source: string)
     );
   }
   const budget: Budget = { kind: given[0], amount: common[given[0]] ?? 0 };
+  if (configured.markAtEnd && budget.kind === "generatedTokens") {
+    throw new UserError(
+      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds, and cap its sampling with sampleTokens`,
+    );
+  }
   if (common.stopAt !== undefined && common.stopAt >= 1 && budget.kind === "steps" && common.stopAt > budget.amount) {
     throw new UserError(
       `${source}: \`${keyPath([...path, "stopAt"])}\` (${common.stopAt}) lies beyond the stage's ${budget.amount} steps`,

@@ -53,6 +53,7 @@ const beginning: RunState = {
   stage: 0,
   step: 0,
   totalSteps: 0,
+  samplingSteps: 0,
   cursor: 0,
   counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 },
   engineSeconds: 0,
@@ -281,27 +282,28 @@ class Run {
           journal,
           counters,
           progress,
-          position: { step: state.step, cursor: state.cursor, atStart: state.atStageStart },
+          position: {
+            step: state.step,
+            samplingSteps: state.samplingSteps,
+            cursor: state.cursor,
+            atStart: state.atStageStart,
+          },
+          place: { position: state.stage + 1, of: recipe.stages.length },
           interrupted,
           startPolicy: () => this.startPolicy(folder, state, model),
           onStep: async ({ last }) => {
             state.step = stage.position.step;
+            state.samplingSteps = stage.position.samplingSteps;
             state.cursor = stage.position.cursor;
             state.totalSteps++;
             if (!last && (interrupted() || state.step % recipe.checkpoint.every === 0)) await save();
           },
         });
         where = () => stage.where ?? `stage ${stage.name}`;
-        progress.stage({
-          name: stage.name,
-          position: state.stage + 1,
-          of: recipe.stages.length,
-          totalSteps: totalSteps(current),
-        });
         await current.run(stage);
         if (!stage.over && interrupted()) return resultOf(folder, recipe, state, false);
         state.stageEnds[stage.name] = checkpointName(state);
-        Object.assign(state, { stage: state.stage + 1, step: 0, cursor: 0 });
+        Object.assign(state, { stage: state.stage + 1, step: 0, samplingSteps: 0, cursor: 0 });
         await save();
         removeCheckpoint(join(folder.dir, "snapshots"), stage.name);
         if (state.stage === recipe.stages.length) break;
@@ -356,11 +358,6 @@ class Run {
 
 function checkpointName(state: RunState): string {
   return `step-${String(state.totalSteps).padStart(8, "0")}`;
-}
-
-function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
-  if (stopAt !== undefined && stopAt >= 1) return stopAt;
-  return budget.kind === "steps" ? Math.ceil(budget.amount * (stopAt ?? 1)) : undefined;
 }
 
 function resultOf(folder: RunFolder, recipe: Recipe, state: RunState, complete: boolean): RunResult {
