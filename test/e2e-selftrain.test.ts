@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { RandomStream } from "../src/engine/random.ts";
+import { readCurve } from "../src/run/curve.ts";
 import { rifft, startRifft } from "./helpers/cli.ts";
 
 /** Eleven steps of sampling, the last with fewer problems than the others, then training from the base. */
@@ -13,6 +14,7 @@ task = { name = "wordproblems", demonstrations = 63, levels = [1], hasty = 0, ma
 seed = 3
 ${lora}
 checkpoint = { every = 3, keep = 2 }
+eval = { every = 40, limit = 30, maxTokens = 24 }
 [[stage]]
 method = "sft"
 steps = 45
@@ -23,6 +25,7 @@ maxGradNorm = 1
 [[stage]]
 method = "selftrain"
 steps = 14
+marks = { generatedTokens = 5000 }
 prompts = 6
 samples = 8
 maxTokens = 24
@@ -32,6 +35,9 @@ lr = 5e-3
 `;
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-selftrain-"));
+const stateMarks = z.looseObject({
+  marks: z.array(z.looseObject({ stage: z.string(), mark: z.string(), step: z.number() })),
+});
 const metricsLine = z.looseObject({ stage: z.string(), step: z.number(), kept: z.number().optional() });
 
 /** Everything of a run that must not depend on whether it was interrupted. */
@@ -41,6 +47,7 @@ function traces(run: string): Record<string, string> {
   const rollouts = join(run, "rollouts", "2-selftrain");
   const files = [
     join(run, "metrics.jsonl"),
+    join(run, "evals.jsonl"),
     ...readdirSync(model).map((name) => join(model, name)),
     ...readdirSync(rollouts).map((name) => join(rollouts, name)),
   ];
@@ -52,6 +59,13 @@ const metricsOf = (run: string) =>
     .trimEnd()
     .split("\n")
     .map((line) => metricsLine.parse(JSON.parse(line)));
+
+/** The marks that the last checkpoint notes. */
+function listMarks(run: string) {
+  const last = readdirSync(join(run, "checkpoints")).sort().at(-1) ?? "";
+  const state = stateMarks.parse(JSON.parse(readFileSync(join(run, "checkpoints", last, "state.json"), "utf8")));
+  return state.marks.map(({ stage, mark, step }) => [stage, mark, step]);
+}
 
 const stepsDone = (run: string) =>
   existsSync(join(run, "run.json")) ? readFileSync(join(run, "metrics.jsonl"), "utf8").split("\n").length - 1 : 0;
@@ -85,6 +99,14 @@ describe.each([
     const kept = lines.slice(0, 11).reduce((sum, line) => sum + (line.kept ?? NaN), 0);
     expect(kept).toBeGreaterThan(0);
     expect(lines[11].kept).toBe(kept);
+    // The weights of a stage that only samples are those it began with.
+    expect(readCurve(whole).map(({ stage, step }) => [stage, step])).toEqual([
+      ["1-sft", 0],
+      ["1-sft", 40],
+      ["1-sft", 45],
+      ["2-selftrain", 25],
+    ]);
+    expect(listMarks(whole)).toEqual([["2-selftrain", "generatedTokens", 25]]);
     // The samples of both kinds of weights, and every accepted demonstration once.
     expect(readFileSync(join(whole, "verdicts.jsonl"), "utf8").trimEnd().split("\n")).toHaveLength(63 + 63 * 8);
   });

@@ -15,8 +15,10 @@ export interface Method<Settings extends z.ZodObject> {
   problemsPerStep(settings: z.output<Settings>): number;
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>): number;
-  /** It first samples and then trains: what is measured in generated tokens is measured at the stage's end. */
-  markAtEnd?: true;
+  /** What it logs that says how good the weights are, and which way is better. */
+  quality: Record<string, "higher" | "lower">;
+  /** Samples before it trains: its mark of generated tokens is kept at the stage's end. */
+  markAtEnd?: boolean;
   run(stage: DataStage, settings: z.output<Settings>): Promise<void>;
 }
 
@@ -29,6 +31,7 @@ export const methods = {
     settings: sftSettings,
     problemsPerStep: (settings) => settings.batch,
     rowLength: sftRowLength,
+    quality: { loss: "lower" },
     run: sft,
   }),
   grpo: method({
@@ -36,6 +39,7 @@ export const methods = {
     settings: grpoSettings,
     problemsPerStep: (settings) => settings.prompts,
     rowLength: (tokenizer, problem) => encodePrompt(tokenizer, problem).length + 1,
+    quality: { reward: "higher", solveRate: "higher" },
     run: grpo,
   }),
   selftrain: method({
@@ -44,6 +48,7 @@ export const methods = {
     // A last step of sampling may have fewer.
     problemsPerStep: () => 1,
     rowLength: selftrainRowLength,
+    quality: { loss: "lower" },
     markAtEnd: true,
     run: selftrain,
   }),

@@ -14,7 +14,9 @@ export interface ConfiguredMethod {
   problemsPerStep: number;
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem): number;
-  /** It first samples and then trains: what is measured in generated tokens is measured at the stage's end. */
+  /** What it logs that says how good the weights are. */
+  quality: Record<string, "higher" | "lower">;
+  /** Its mark of generated tokens is kept at the stage's end. */
   markAtEnd: boolean;
   run(stage: DataStage): Promise<void>;
 }
@@ -36,6 +38,7 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         lr: z.number().parse(settings.lr),
         problemsPerStep: entry.problemsPerStep(settings),
         rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem, settings),
+        quality: entry.quality,
         markAtEnd: entry.markAtEnd === true,
         run: (stage) => entry.run(stage, settings),
       };

@@ -42,8 +42,10 @@ export interface StageOptions {
   interrupted: () => boolean;
   /** The name of the policy that holds the weights with which the stage began; makes and stores it in a fresh stage. */
   startPolicy: () => Promise<Policy>;
-  /** Called after each step; `last` when the stage is over, `sampling` when it changed no weights. */
-  onStep: (done: { last: boolean; sampling: boolean }) => Promise<void>;
+  /** Whether something but the budget ends the stage. */
+  ended: () => boolean;
+  /** Called after each step with what it logged; `last` when the stage is over. */
+  onStep: (done: { last: boolean; metrics: Record<string, number> }) => Promise<void>;
 }
 
 type SamplingPass = Parameters<DataStage["sampling"]>[0];
@@ -83,7 +85,7 @@ export class RunStage implements DataStage {
     }
   }
 
-  /** Whether the stage is over. */
+  /** Whether the stage has used up its budget, or was ended before; never while it samples in advance. */
   get over(): boolean {
     return this.pass === undefined && this.usedUp;
   }
@@ -91,7 +93,7 @@ export class RunStage implements DataStage {
   /** Whether the stage's budget is used up. */
   private get usedUp(): boolean {
     const { budget, stopAt } = this.o.recipe;
-    return isOver(budget, stopAt, this.usage(), this.order.size);
+    return this.o.ended() || isOver(budget, stopAt, this.usage(), this.order.size);
   }
 
   /** The fraction of its budget that the stage has used. */
@@ -166,9 +168,8 @@ export class RunStage implements DataStage {
   }
 
   private usedUpBySampling(): UserError {
-    const { kind, amount } = this.o.recipe.budget;
     return new UserError(
-      `its ${amount} ${kind} were used up by sampling, and nothing is left to train with; raise ${kind}, or sample less`,
+      "the stage's budget was used up by sampling, nothing is left to train with; raise it, or sample less",
     );
   }
 
@@ -180,7 +181,7 @@ export class RunStage implements DataStage {
     yield step;
     this.finish(step);
     this.current = undefined;
-    await this.o.onStep({ last: this.over, sampling: this.pass !== undefined });
+    await this.o.onStep({ last: this.over, metrics: step.metrics });
   }
 
   private announce(what: string, totalSteps: number | undefined): void {
@@ -217,7 +218,8 @@ export class RunStage implements DataStage {
 
   private readonly problemAt = (index: number): Problem => this.source.at(index);
 
-  private usage(): Usage {
+  /** What the stage has used so far. */
+  usage(): Usage {
     const { counters } = this.o;
     return {
       steps: this.position.step - this.position.samplingSteps,
