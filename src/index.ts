@@ -67,9 +67,10 @@ export { decodeTree, encodeTree } from "./forest/json.ts";
 export { sampleGroups, type GroupRollout, type SamplingSettings } from "./rollout/single.ts";
 export { sft, type SftSettings } from "./method/sft.ts";
 export { grpo, type GrpoSettings } from "./method/grpo.ts";
+export { selftrain, type SelftrainSettings } from "./method/selftrain.ts";
 export { groupAdvantages, tokenWeights } from "./method/advantages.ts";
 export { cispo, type ClipThresholds, crossEntropy, grpoLoss, importanceSampling, ppo } from "./method/losses.ts";
-export type { Stage, Step } from "./method/stage.ts";
+export type { DataStage, DrawingStep, Stage, Step } from "./method/stage.ts";
 
 // Evaluation.
 export { evaluate, type EvaluateOptions, takeProblems } from "./eval/evaluate.ts";

@@ -206,6 +206,11 @@ function parseStage(raw: Record<string, unknown>, index: number, source: string)
       `${source}: \`${keyPath(path)}\` needs exactly one of ${budgetKinds.join(", ")}, or marks, to say how long it runs; found ${found}`,
     );
   }
+  if (configured.markAtEnd && common.generatedTokens !== undefined) {
+    throw new UserError(
+      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds, and cap its sampling with sampleTokens`,
+    );
+  }
   const measures = given.map((kind): Measure => ({ kind, amount: common[kind] ?? 0 }));
   const budget: Budget =
     marks === undefined

@@ -62,6 +62,7 @@ const beginning: RunState = {
   stage: 0,
   step: 0,
   totalSteps: 0,
+  samplingSteps: 0,
   cursor: 0,
   counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 },
   engineSeconds: 0,
@@ -312,29 +313,30 @@ class Run {
           journal,
           counters,
           progress,
-          position: { step: state.step, cursor: state.cursor, atStart: state.atStageStart },
+          position: {
+            step: state.step,
+            samplingSteps: state.samplingSteps,
+            cursor: state.cursor,
+            atStart: state.atStageStart,
+          },
+          place: { position: state.stage + 1, of: recipe.stages.length },
           interrupted,
           startPolicy: () => this.startPolicy(folder, state, model),
           ended: () => boundary.outOfPatience,
           onStep: async ({ metrics }) => {
             state.step = stage.position.step;
+            state.samplingSteps = stage.position.samplingSteps;
             state.cursor = stage.position.cursor;
             state.totalSteps++;
             if (await boundary.leave(stage, metrics)) await save();
           },
         });
         where = () => stage.where ?? `stage ${stage.name}`;
-        progress.stage({
-          name: stage.name,
-          position: state.stage + 1,
-          of: recipe.stages.length,
-          totalSteps: totalSteps(current),
-        });
         if (await boundary.enter(stage)) await save();
         await current.run(stage);
         if (interrupted() && (!stage.over || boundary.pending(stage))) return resultOf(folder, recipe, state, false);
         state.stageEnds[stage.name] = checkpointName(state);
-        Object.assign(state, { stage: state.stage + 1, step: 0, cursor: 0 });
+        Object.assign(state, { stage: state.stage + 1, step: 0, samplingSteps: 0, cursor: 0 });
         await save();
         removeCheckpoint(join(folder.dir, "snapshots"), stage.name);
         if (state.stage === recipe.stages.length) break;
@@ -384,11 +386,6 @@ class Run {
     this.hasStart = true;
     return policy;
   }
-}
-
-function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
-  if (stopAt !== undefined && stopAt >= 1) return stopAt;
-  return budget.kind === "steps" ? Math.ceil(budget.amount * (stopAt ?? 1)) : undefined;
 }
 
 function resultOf(folder: RunFolder, recipe: Recipe, state: RunState, complete: boolean): RunResult {
