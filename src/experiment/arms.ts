@@ -73,6 +73,8 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
       const { raw, stages } = compose();
       const end = stages[stages.length - 1];
       for (const name of BUDGETS) delete end[name];
+      const tokens = experiment.budgets.generatedTokens;
+      if (samplesFirst(end) && tokens !== undefined) end.sampleTokens ??= tokens;
       end.marks = Object.fromEntries(marks.map((name) => [name, experiment.budgets[name]]));
       raw.seed = seed;
       const { curve, dev } = experiment;
@@ -95,6 +97,12 @@ function checkBudget({ budgets }: ExperimentFile, last: Record<string, unknown>,
   if (length !== undefined) {
     throw new UserError(
       `${source}: \`stage.${count}.${length}\` would end its last stage, which the experiment's \`budgets\` do for all arms alike; remove it`,
+    );
+  }
+  const { sampleTokens } = last;
+  if (typeof sampleTokens === "number" && sampleTokens > (budgets.generatedTokens ?? Infinity)) {
+    throw new UserError(
+      `${source}: \`stage.${count}.sampleTokens\` is ${sampleTokens}, and the experiment's budget of generated tokens is ${budgets.generatedTokens}; leave it out`,
     );
   }
   const own = { ...(isTable(last.marks) ? last.marks : {}), ...last };

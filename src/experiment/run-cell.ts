@@ -118,7 +118,7 @@ async function evaluated(
           }
         },
         interrupted: () => signal.aborted,
-        onSample: (samples, total) => evaluating(mark, samples.length, total),
+        onSample: ({ done, of }) => evaluating(mark, done, of),
       });
       if (measured === undefined) return undefined;
       const state = await checkpointState(dir, mark);

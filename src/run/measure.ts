@@ -23,8 +23,8 @@ export interface MeasureOptions {
   extra?: () => Promise<object>;
   interrupted?: () => boolean;
   note?: (text: string) => void;
-  /** Called for each new sample with all that there are. */
-  onSample?: (samples: readonly EvaluatedSample[], total: number) => void;
+  /** Called for each new sample: how many there are, of how many, and how many of them are right. */
+  onSample?: (progress: { done: number; of: number; right: number }) => void;
 }
 
 export interface Measured {
@@ -45,6 +45,7 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
     if (samples.length > 0)
       options.note?.(`${samples.length} of ${total} samples are in ${join(dir, file.file)} already`);
     if (samples.length < total) {
+      let right = samples.filter(({ solved }) => solved).length;
       await options.withModel(async (model) => {
         const difference = file.begin(model.info.plan);
         if (difference !== undefined) {
@@ -66,7 +67,8 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
           onSample: (one) => {
             file.append(one);
             samples.push(one);
-            options.onSample?.(samples, total);
+            right += Number(one.solved);
+            options.onSample?.({ done: samples.length, of: total, right });
           },
         });
       });
