@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
 import type { Engine, Model, Policy, TokenCounts } from "../engine/types.ts";
-import { UserError } from "../errors.ts";
+import { DivergedError, UserError } from "../errors.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
 import { type Best, bestOf, sparedCheckpoints } from "./best.ts";
@@ -348,7 +348,8 @@ class Run {
       folder.log(error instanceof Error ? (error.stack ?? error.message) : String(error));
       if (!(error instanceof UserError)) throw error;
       const place = where();
-      throw new UserError(
+      const Kind = error instanceof DivergedError ? DivergedError : UserError;
+      throw new Kind(
         `${place === "" ? "" : `${place}: `}${error.message} (kept in ${folder.dir} up to the last checkpoint; \`rifft resume\` continues it)`,
       );
     } finally {
