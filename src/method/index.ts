@@ -49,6 +49,7 @@ export const methods = {
   selftrain: method({
     name: "selftrain",
     settings: selftrainSettings,
+    generates: true,
     // A last step of sampling may have fewer.
     problemsPerStep: () => 1,
     rowLength: selftrainRowLength,
