@@ -88,3 +88,4 @@ export { reportText } from "./eval/table.ts";
 export { type GoldFinding, validateGolds, type Validation } from "./eval/validate.ts";
 export { findLeaks, type Leak } from "./task/leaks.ts";
 export { type Interval, wilson95 } from "./eval/intervals.ts";
+export { type Bar, histogram, type SolveRate, solveRates } from "./eval/profile.ts";

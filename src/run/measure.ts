@@ -53,6 +53,8 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
             `this is not where the evaluation began: ${difference}; log-probs may differ in the last digits`,
           );
         }
+        const before = { ...model.counts };
+        const began = performance.now();
         await evaluate({
           model,
           tokenizer: model.tokenizer,
@@ -64,6 +66,14 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
           seed,
           done: samples.length / n,
           interrupted: options.interrupted,
+          onChunk: () => {
+            const { generated, prefilled } = model.counts;
+            file.spent(samples.length, {
+              generated: generated - before.generated,
+              prefilled: prefilled - before.prefilled,
+              seconds: (performance.now() - began) / 1000,
+            });
+          },
           onSample: (one) => {
             file.append(one);
             samples.push(one);
