@@ -68,7 +68,7 @@ function summary(file: string, { interrupted, analysis, pages }: ExperimentResul
   ].join("\n");
 }
 
-function dryRunText({ run, shared, tuning, final, power, problems, notes }: DryRun): string {
+function dryRunText({ run, shared, profiles, tuning, final, power, problems, notes }: DryRun): string {
   const list = (title: string, cells: DryRun["final"]) =>
     cells.length === 0
       ? []
@@ -82,6 +82,7 @@ function dryRunText({ run, shared, tuning, final, power, problems, notes }: DryR
   return [
     `folder: ${run}`,
     ...list("shared beginnings", shared),
+    ...list("profiles", profiles),
     ...list("tuning", tuning),
     ...list("final", final),
     `test: ${problems} problems`,

@@ -68,7 +68,7 @@ async function profile(reference: string, o: Options): Promise<void> {
       problems,
       note: (text) => process.stderr.write(`${text}\n`),
       withModel: (work) => withModel({ model, checkpoint: found }, task, work),
-      onSample: (samples, total) => status.show(`${samples.length}/${total} samples`),
+      onSample: ({ done, of }) => status.show(`${done}/${of} samples`),
     });
     status.clear();
     if (measured === undefined) return;

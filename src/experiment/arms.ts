@@ -3,6 +3,7 @@ import { dirname, resolve } from "node:path";
 import { UserError } from "../errors.ts";
 import { methods } from "../method/index.ts";
 import { applyChange, checkRecipe, isTable, parseToml, type Recipe } from "../run/recipe.ts";
+import { parseWhere } from "../run/where.ts";
 import { type ArmSpec, BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
 
 /** An arm with one of its settings, as a recipe. */
@@ -54,6 +55,13 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
     return { raw, stages };
   };
   const { stages } = compose();
+  if (arm.where !== undefined) {
+    try {
+      parseWhere(arm.where);
+    } catch (error) {
+      throw error instanceof UserError ? new UserError(`${source}: \`where\`: ${error.message}`) : error;
+    }
+  }
   const last = stages[stages.length - 1];
   checkBudget(experiment, last, stages.length, source);
   const generates = methodOf(last)?.generates === true;
@@ -79,7 +87,9 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
       raw.seed = seed;
       const { curve, dev } = experiment;
       if (curve !== undefined) raw.eval = { split: dev.split, maxTokens: dev.maxTokens, ...curve };
-      return checkRecipe(raw, { source, baseDir: dirname(file) });
+      const recipe = checkRecipe(raw, { source, baseDir: dirname(file) });
+      // The profile's place is the plan's to say.
+      return arm.where === undefined ? recipe : { ...recipe, where: arm.where };
     },
   };
 }

@@ -5,7 +5,7 @@ import { probability } from "../eval/compare-table.ts";
 import { FEWEST_SEEDS } from "../eval/seeds.ts";
 import { diskError } from "../run/disk.ts";
 import { readRecord } from "../run/folder.ts";
-import type { Analysis, ArmAt, ContrastResult, Ran } from "./analyse.ts";
+import type { Analysis, ArmAt, ContrastResult, Ran, SharedCost } from "./analyse.ts";
 import type { Cost } from "./cell.ts";
 import { chart } from "./chart.ts";
 import { curves } from "./curves.ts";
@@ -51,7 +51,7 @@ function pageText(
   charts: { file: string; title: string }[],
   out: string | undefined,
 ): string {
-  const { missing, arms, contrasts, shared, problems, notes } = analysis;
+  const { missing, arms, contrasts, shared, profiles, problems, notes } = analysis;
   const { final, tuning } = experiment;
   const primary = contrasts.filter((one) => one.primary);
   const other = contrasts.filter((one) => !one.primary);
@@ -89,19 +89,12 @@ function pageText(
     "## Cost",
     `Mean over seeds, of what the last stage of an arm took up to each mark. Evaluation is not counted.`,
     costTable(arms),
-    ...(shared.length === 0
+    ...(shared.length === 0 ? [] : ["Before that, not in any budget:", costsBefore("stages", shared)]),
+    ...(profiles.length === 0
       ? []
       : [
-          "Before that, not in any budget:",
-          table(
-            ["stages", "used by", "seeds", ...costHead],
-            shared.map(({ name, usedBy, seeds: own, cost }) => [
-              `\`${name}\``,
-              usedBy.join(", ") || "tuning",
-              String(own.length),
-              ...costCells(cost),
-            ]),
-          ),
+          "Profiles of the training problems, which the budgets of the arms that use them count:",
+          costsBefore("profile", profiles),
         ]),
     "## Settings tried",
     settingsText(experiment, analysis),
@@ -222,6 +215,18 @@ const costCells = ({ counts, engineSeconds }: Cost): string[] => [
   ...[counts.generated, counts.prefilled, counts.scored, counts.trained].map(thousands),
   engineSeconds.toFixed(1),
 ];
+
+function costsBefore(what: string, costs: SharedCost[]): string {
+  return table(
+    [what, "used by", "seeds", ...costHead],
+    costs.map(({ name, usedBy, seeds, cost }) => [
+      `\`${name}\``,
+      usedBy.join(", ") || "tuning",
+      String(seeds.length),
+      ...costCells(cost),
+    ]),
+  );
+}
 
 function costTable(arms: ArmAt[]): string {
   const rows = arms.map(({ arm, budget, cost, steps }) => [arm, label(budget), thousands(steps), ...costCells(cost)]);

@@ -11,10 +11,11 @@ import { type ArmRecipe, armRecipes } from "./arms.ts";
 import { type CellResult, readCellResult } from "./cell.ts";
 import { type CheckedQuestions, checkQuestions } from "./check.ts";
 import { type Choices, choose, freezeChoices, statePower } from "./choose.ts";
-import type { EvaluationSpec, ExperimentFile } from "./file.ts";
+import type { EvaluationSpec, ExperimentFile, ProfileSpec } from "./file.ts";
 import { writePage } from "./page.ts";
 import { type Cell, finalPlan, type Plan, tuningPlan } from "./plan.ts";
 import { type PoolJob, runJobs } from "./pool.ts";
+import type { CellJob } from "./run-cell.ts";
 import type { ExperimentProgress } from "./progress.ts";
 
 export interface ExperimentOptions {
@@ -107,8 +108,18 @@ class Running {
     return readCellResult(cellFolder(this.dir, cell), cell, evaluationOf(this.experiment, cell));
   }
 
+  /** What a cell's samples are asked for. */
+  private asked(cell: Cell): Pick<CellJob, "evaluation" | "profile"> {
+    const { profile, dev, test } = this.experiment;
+    if (cell.phase !== "profile")
+      return cell.phase === "shared" ? {} : { evaluation: cell.phase === "tuning" ? dev : test };
+    if (profile === undefined) throw new Error(`${cell.id} is planned without a profile`);
+    const model = cell.after === undefined ? {} : { model: join(this.dir, ...cell.after.split("/")) };
+    return { profile: { ...model, spec: profile } };
+  }
+
   /** Runs the cells that are not complete: beginnings first, then what starts from them. */
-  private async runPlan(name: string, { shared, cells }: Plan): Promise<void> {
+  private async runPlan(name: string, { shared, profiles, cells }: Plan): Promise<void> {
     const { experiment } = this;
     const cores = threadCount();
     const slots = Math.max(1, experiment.parallel ?? cores);
@@ -116,8 +127,8 @@ class Running {
     // Beginnings are in no budget, so they run side by side in any case.
     if (timed) {
       await this.runCells(`${name}, shared beginnings`, shared, slots);
-      await this.runCells(name, cells, 1);
-    } else await this.runCells(name, [...shared, ...cells], slots);
+      await this.runCells(name, [...profiles, ...cells], 1);
+    } else await this.runCells(name, [...shared, ...profiles, ...cells], slots);
   }
 
   private async runCells(name: string, cells: readonly Cell[], slots: number): Promise<void> {
@@ -137,7 +148,7 @@ class Running {
         dir: cellFolder(this.dir, cell),
         recipe: { toml: recipeToml(cell.recipe), baseDir: cell.recipe.baseDir },
         marks: cell.marks,
-        evaluation: evaluationOf(this.experiment, cell),
+        ...this.asked(cell),
         ...share,
         force,
       },
@@ -180,8 +191,9 @@ export function readExperimentFolder(
   const plans = [tuningPlan(experiment, arms, dir), finalPlan(experiment, chosenArms(arms, choices), dir)];
   const [tuning, final] = plans.map(({ cells }) => readCells(experiment, cells, dir));
   const shared = plans.flatMap((plan) => readCells(experiment, plan.shared, dir));
-  const missing = missingCells(experiment, [...tuning, ...shared, ...final], failures);
-  return { analysis: analyse(experiment, choices, final, shared, missing), final, tuning };
+  const profiles = plans.flatMap((plan) => readCells(experiment, plan.profiles, dir));
+  const missing = missingCells(experiment, [...tuning, ...shared, ...profiles, ...final], failures);
+  return { analysis: analyse(experiment, choices, final, { shared, profiles }, missing), final, tuning };
 }
 
 /** What the table lacks, and why. */
@@ -203,8 +215,12 @@ function missingCells(
 }
 
 /** How a cell is evaluated; a beginning is not. */
-export function evaluationOf({ dev, test }: ExperimentFile, { phase }: Cell): EvaluationSpec | undefined {
+export function evaluationOf(
+  { dev, test, profile }: ExperimentFile,
+  { phase }: Cell,
+): EvaluationSpec | ProfileSpec | undefined {
   if (phase === "shared") return undefined;
+  if (phase === "profile") return profile;
   return phase === "tuning" ? dev : test;
 }
 
