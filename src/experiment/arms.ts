@@ -86,7 +86,7 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
       end.marks = Object.fromEntries(marks.map((name) => [name, experiment.budgets[name]]));
       raw.seed = seed;
       const { curve, dev } = experiment;
-      if (curve !== undefined) raw.eval = { split: dev.split, maxTokens: dev.maxTokens, ...curve };
+      if (curve !== undefined) raw.eval = { split: dev.split, maxTokens: dev.maxTokens, ...curve, ...arm.curve };
       const recipe = checkRecipe(raw, { source, baseDir: dirname(file) });
       // The profile's place is the plan's to say.
       return arm.where === undefined ? recipe : { ...recipe, where: arm.where };

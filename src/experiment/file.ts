@@ -36,6 +36,8 @@ const armSchema = z.strictObject({
   /** Added after the recipe's stages. */
   stage: z.array(overrides).default([]),
   set: overrides.default({}),
+  /** A step of this arm is longer or shorter than one of the others. */
+  curve: z.strictObject({ every: whole }).optional(),
   /** Trains on those training problems whose solve rate in the experiment's profile satisfies it. */
   where: z.string().min(1).optional(),
   settings: z.array(overrides).min(1, "expected at least one setting, which may be empty: {}").default([{}]),
@@ -125,6 +127,12 @@ export function parseExperiment(
     if (recipe === undefined && parsed.recipe === undefined) {
       refuse(`arm "${name}" has no \`recipe\`, and the experiment has none for all arms; name one of them`);
     }
+  }
+  const every = parsed.arm.find(({ curve }) => curve !== undefined);
+  if (every !== undefined && parsed.curve === undefined) {
+    refuse(
+      `arm "${every.name}" has a \`curve\`, and the experiment has none; add curve = { every = ... } for all arms`,
+    );
   }
   checkSettings(parsed.arm, refuse);
   const filtered = parsed.arm.find(({ where }) => where !== undefined);

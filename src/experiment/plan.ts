@@ -83,10 +83,8 @@ export function shareBeginnings(cells: readonly Cell[], dir: string): Plan {
     if (first === undefined) {
       const stages = recipe.stages.slice(0, length);
       const id = `shared/${stages.map(({ method }) => method).join("-")}-${digest}/seed-${cell.seed}`;
-      first = cut(
-        { id, phase: "shared", seed: cell.seed, marks: [], recipe: { ...recipe, where: undefined, stages } },
-        uses.get(key) ?? 0,
-      );
+      const own = { ...recipe, where: undefined, eval: isEvaluated(recipe, length) ? recipe.eval : undefined, stages };
+      first = cut({ id, phase: "shared", seed: cell.seed, marks: [], recipe: own }, uses.get(key) ?? 0);
       shared.set(key, first);
     }
     const from = join(dir, ...first.id.split("/"));
@@ -125,14 +123,19 @@ interface Beginning {
 
 /** Each leading part of a recipe that could be run on its own, the shortest first; never the whole. */
 function beginnings(recipe: Recipe): Beginning[] {
-  const { stage, checkpoint: _, where: __, seed, ...top } = recipeTable(recipe);
+  const { stage, checkpoint: _, where: __, eval: evaluation, seed, ...top } = recipeTable(recipe);
   if (!Array.isArray(stage)) return [];
   // A stage that names another one by its position needs them in one run.
   const named = recipe.stages.findLastIndex(({ from }) => recipe.stages.some(({ name }) => name === from));
   return recipe.stages.flatMap(({ from }, length) => {
     if (length === 0 || length <= named || from !== "previous") return [];
-    const text = JSON.stringify([top, stage.slice(0, length)]);
+    const evaluated = isEvaluated(recipe, length) ? { eval: evaluation } : {};
+    const text = JSON.stringify([{ ...top, ...evaluated }, stage.slice(0, length)]);
     const digest = createHash("sha256").update(text).digest("hex").slice(0, 6);
     return [{ key: `${String(seed)} ${text}`, length, digest }];
   });
 }
+
+/** Whether a beginning of so many stages depends on evaluations inside it; others are the same with and without. */
+const isEvaluated = ({ checkpoint, stages }: Recipe, length: number): boolean =>
+  checkpoint.keepBest !== undefined || stages.slice(0, length).some(({ patience }) => patience !== undefined);
