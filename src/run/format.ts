@@ -47,3 +47,10 @@ export function clip(text: string, width: number): string {
 
 /** `1 evaluation`, `2 evaluations`. */
 export const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+/** Bytes as B, kB, MB, GB or TB, three digits. */
+export function bytes(count: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const unit = Math.min(units.length - 1, count < 1 ? 0 : Math.floor(Math.log10(count) / 3));
+  return `${Number((count / 1000 ** unit).toPrecision(3))} ${units[unit]}`;
+}
