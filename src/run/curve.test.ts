@@ -15,8 +15,15 @@ beforeEach(() => {
 
 const counts = { generated: 7, prefilled: 0, scored: 0, trained: 9 };
 const line = (stage: string, step: number, totalSteps: number, correct = 3) => ({
-  ...{ stage, step, totalSteps, counts, correct },
-  ...{ split: "dev", problems: 10, accuracy: correct / 10, file: `evals/${stage}-${step}.jsonl` },
+  stage,
+  step,
+  totalSteps,
+  counts,
+  correct,
+  split: "dev",
+  problems: 10,
+  accuracy: correct / 10,
+  file: `evals/${stage}-${step}.jsonl`,
 });
 const timing = (stage: string, step: number, engineSeconds: number) =>
   appendFileSync(join(dir, "timings.jsonl"), `${JSON.stringify({ stage, step, at: "now", engineSeconds })}\n`);
@@ -76,8 +83,12 @@ test("work apart is not counted", async () => {
 
 test("the curve on a terminal: newest rows, each with its interval on the axis, within any width", () => {
   const points = Array.from({ length: 9 }, (_, i): EvaluationPoint => ({
-    ...{ stage: i < 8 ? "1-sft" : "2-grpo", step: i * 10, split: "dev", problems: 50 },
-    ...{ accuracy: i / 10, ...wilson95(5 * i, 50) },
+    stage: i < 8 ? "1-sft" : "2-grpo",
+    step: i * 10,
+    split: "dev",
+    problems: 50,
+    accuracy: i / 10,
+    ...wilson95(5 * i, 50),
   }));
   const best = { metric: "dev accuracy", value: 0.8, stage: "2-grpo", step: 80, checkpoint: "step-00000080" };
   const colors = pc.createColors(false);

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import { UserError } from "../errors.ts";
+import type * as Disk from "./disk.ts";
 import { checkpointState, modelFolder } from "./models.ts";
 import { readCurve } from "./curve.ts";
 import { type Progress, silentProgress } from "./progress.ts";
@@ -12,7 +13,7 @@ import { resume, train } from "./train.ts";
 /** Bytes of samples of evaluations until the disk is full. */
 let room = Infinity;
 vi.mock("./disk.ts", async (original) => {
-  const disk = await original<typeof import("./disk.ts")>();
+  const disk = await original<typeof Disk>();
   return {
     ...disk,
     writeAll: (fd: number, data: Uint8Array) => {
