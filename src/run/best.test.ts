@@ -7,6 +7,7 @@ const stateAt = (stage: number, step: number, totalSteps: number): RunState => (
   stage,
   step,
   totalSteps,
+  samplingSteps: 0,
   cursor: 0,
   counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 },
   engineSeconds: 0,
