@@ -170,7 +170,7 @@ describe("a run with everything", () => {
     });
     expect(await modelFolder(whole, "best")).toBe(join(whole, "checkpoints", result.best.checkpoint, "model"));
     expect(readFileSync(join(whole, "log.txt"), "utf8")).toContain(
-      `best dev accuracy so far: ${(100 * highest.accuracy).toFixed(1)} % at step ${highest.step} of ${highest.stage}, kept as`,
+      `best dev accuracy: ${(100 * highest.accuracy).toFixed(1)} % at step ${highest.step} of ${highest.stage}, kept as`,
     );
     expect(result.marks).toMatchObject([{ stage: "3-grpo", mark: "generatedTokens" }]);
     const lines = readFileSync(join(whole, "metrics.jsonl"), "utf8").trimEnd().split("\n");

@@ -96,7 +96,7 @@ test("the curve on a terminal: newest rows, each with its interval on the axis, 
   expect(lines).toHaveLength(8);
   expect(lines[0]).toBe("dev accuracy, 50 problems");
   expect(lines[6]).toContain("2-grpo 80  80.0 % (67.0 to 88.8)");
-  expect(lines[7]).toBe("best dev accuracy so far: 80.0 % at step 80 of 2-grpo, kept as step-00000080");
+  expect(lines[7]).toBe("best dev accuracy: 80.0 % at step 80 of 2-grpo, kept as step-00000080");
   const drawn = lines.slice(1, 7).map((row) => row.slice(row.indexOf(")")));
   expect(drawn.every((row) => /├─*●─*┤$/.test(row))).toBe(true);
   const dots = drawn.map((row) => row.indexOf("●"));

@@ -91,6 +91,22 @@ describe("the best by what a method logs", () => {
     expect(await modelFolder(run, "best")).toContain(best?.checkpoint);
   });
 
+  test("a part that the reward lacks is refused after the first step, with those that it has", async () => {
+    writeFileSync(
+      join(dir, "parts.mjs"),
+      `export default { name: "parts", splits: { train: [{ id: "a", prompt: { text: "a" } }, { id: "b", prompt: { text: "b" } }] },
+        reward: () => ({ correct: 1, short: 0 }), vocabulary: ["a", "b"] };`,
+    );
+    const text = (part: string) =>
+      `model = "tiny"\ntask = "./parts.mjs"\ncheckpoint = { every = 1, keepBest = "reward/${part}" }\n${grpo("steps = 1")}`;
+    const of = (part: string) => parseRecipe(text(part), { source: "recipe.toml", baseDir: dir });
+    await expect(train(of("corect"), { run: join(dir, "wrong") })).rejects.toThrow(
+      'checkpoint.keepBest is "reward/corect", and the reward has no such part (did you mean "reward/correct"?)',
+    );
+    const { best } = await train(of("correct"), { run: join(dir, "right") });
+    expect(best).toMatchObject({ metric: "reward/correct", value: 1, step: 1 });
+  });
+
   test("a stage from the best of the one before begins with its weights", async () => {
     // At this rate the loss rises again, so that the end is not the best.
     const wild = sft("steps = 6").replace("5e-3", "0.3");

@@ -25,7 +25,7 @@ export function estimateSpace(recipe: Recipe, trainable: number, splitSize: numb
   const ends = new Set(stages.map(({ from }) => from).filter((from) => stages.some(({ name }) => name === from)));
   const marks = stages.reduce((sum, stage) => sum + Object.values(stage.marks ?? {}).length, 0);
   // The best of the run and that of the stage.
-  const best = checkpoint.keepBest === undefined ? 0 : 2;
+  const best = checkpoint.keepBest === undefined ? 0 : Math.min(2, stages.length);
   const reference = stages.some(({ settings }) => settings.reference === "stage-start" && settings.beta !== 0);
   const tokens = stages.reduce((sum, stage) => sum + stageTokens(recipe, stage, splitSize), 0);
   return {
