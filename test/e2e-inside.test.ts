@@ -278,6 +278,7 @@ test("switched off, evaluation changes no byte of the training", async () => {
     ...bytesOf(run, join("checkpoints", "step-00000012", "model")),
   });
   expect(readCurve(on)).toHaveLength(1 + 4 + 2);
+  expect(readFileSync(join(on, "log.txt"), "utf8")).toContain("this run chooses by its test split");
   expect(existsSync(join(off, "evals"))).toBe(false);
   expect(trained(on)).toEqual(trained(off));
 });

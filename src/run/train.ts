@@ -5,7 +5,7 @@ import type { Engine, TokenCounts } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
-import { type Best, bestOf, sparedCheckpoints } from "./best.ts";
+import { type Best, bestOf, choosesByTest, sparedCheckpoints } from "./best.ts";
 import { Boundary } from "./boundary.ts";
 import {
   checkpointName,
@@ -260,7 +260,7 @@ class Run {
       const names = recipe.stages.map((stage) => stage.name);
       const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
       progress.note(this.model.opened.info.plan);
-      if (this.space !== undefined) progress.note(this.space);
+      for (const text of [this.space, choosesByTest(recipe)]) if (text !== undefined) progress.note(text);
       if (profile !== undefined) progress.note(profile.text);
       progress.curve(readCurve(folder.dir), bestOf(recipe, state));
       let newest = checkpoint;
