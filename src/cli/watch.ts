@@ -1,4 +1,5 @@
 import { relative } from "node:path";
+import { bestText } from "../run/curve-view.ts";
 import { number } from "../run/format.ts";
 import { createProgress, type Progress } from "../run/progress.ts";
 import type { RunResult } from "../run/train.ts";
@@ -58,6 +59,7 @@ function summary(result: RunResult): string {
     });
     return `${name}: ${[`${steps} steps`, ...told].join(", ")}`;
   });
+  if (result.best !== undefined) lines.push(bestText(result.best));
   lines.push(
     result.complete
       ? `complete: ${dir}\nevaluate it with: rifft eval --model ${dir}`

@@ -29,6 +29,14 @@ export function accuracyName(recipe: Pick<JudgedRecipe, "eval">): string | undef
   return recipe.eval && `${recipe.eval.split} accuracy`;
 }
 
+/** What is to be said where a run chooses by the split that a result is reported on; undefined where it does not. */
+export function choosesByTest(recipe: JudgedRecipe): string | undefined {
+  if (recipe.eval?.split !== "test") return undefined;
+  const patient = recipe.stages.some(({ patience }) => patience !== undefined);
+  if (!patient && recipe.checkpoint.keepBest !== accuracyName(recipe)) return undefined;
+  return "this run chooses by its test split, whose numbers will flatter it; choose by dev to report test";
+}
+
 /** Which way a metric is better in a stage; undefined where it says nothing about the stage's weights. */
 export function direction(
   recipe: Pick<JudgedRecipe, "eval">,

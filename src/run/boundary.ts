@@ -1,9 +1,11 @@
 import type { Model } from "../engine/types.ts";
+import { nearest, UserError } from "../errors.ts";
 import { accuracyName, bestOf, noteBest } from "./best.ts";
 import { checkpointName, type RunState } from "./checkpoint.ts";
 import type { RunCounters } from "./counters.ts";
 import { readCurve } from "./curve.ts";
 import type { Evaluator } from "./evaluator.ts";
+import { counted } from "./format.ts";
 import { passedMarks } from "./marks.ts";
 import type { Progress } from "./progress.ts";
 import type { Recipe } from "./recipe.ts";
@@ -61,6 +63,7 @@ export class Boundary {
     if (keepBest !== undefined && keepBest !== accuracyName(recipe) && (keep || stage.over)) {
       if (Object.hasOwn(metrics, keepBest)) this.judge(metrics[keepBest]);
     }
+    checkPart(keepBest, metrics);
     if (stage.over) this.mark(stage, true);
     return keep && (!stage.over || this.pending(stage));
   }
@@ -103,7 +106,7 @@ export class Boundary {
     const best = state.step > 0 && recipe.checkpoint.keepBest === accuracyName(recipe) && this.judge(report.accuracy);
     if (this.outOfPatience) {
       progress.note(
-        `stage ${name} ends at step ${state.step}: ${recipe.eval?.split} accuracy has not risen for ${state.evaluated?.without} evaluations`,
+        `stage ${name} ends at step ${state.step}: ${recipe.eval?.split} accuracy has not risen in ${counted(state.evaluated?.without ?? 0, "evaluation")}`,
       );
     }
     return best;
@@ -116,4 +119,16 @@ export class Boundary {
     if (best?.stage === this.stage.name) progress.best(best);
     return true;
   }
+}
+
+/** Which parts a reward has is known after the first step only. */
+function checkPart(keepBest: string | undefined, metrics: Record<string, number>): void {
+  if (keepBest?.startsWith("reward/") !== true || keepBest in metrics) return;
+  // Without a reward there are no parts, and what could not be graded has none.
+  if (!("reward" in metrics) || metrics.gradeErrors > 0) return;
+  const parts = Object.keys(metrics).filter((name) => name.startsWith("reward/"));
+  const near = nearest(keepBest, parts);
+  const hint =
+    near !== undefined ? `did you mean "${near}"?` : parts.length > 0 ? `it has ${parts.join(", ")}` : "it has none";
+  throw new UserError(`checkpoint.keepBest is "${keepBest}", and the reward has no such part (${hint})`);
 }

@@ -31,7 +31,7 @@ export function accuracyText({ accuracy, low, high }: EvaluationPoint): string {
 
 export function bestText({ metric, value, stage, step, checkpoint }: BestReport): string {
   const shown = metric.endsWith(" accuracy") ? `${(100 * value).toFixed(1)} %` : number(value);
-  return `best ${metric} so far: ${shown} at step ${step} of ${stage}, kept as ${checkpoint}`;
+  return `best ${metric}: ${shown} at step ${step} of ${stage}, kept as ${checkpoint}`;
 }
 
 /** Evaluations that are drawn: the newest. */

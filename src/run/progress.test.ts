@@ -87,6 +87,52 @@ describe("the live view", () => {
     expect(text.match(/stopping/g)).toHaveLength(1);
   });
 
+  const point = (step: number, correct: number) => ({
+    stage: "2-grpo",
+    step,
+    split: "dev",
+    problems: 50,
+    accuracy: correct / 50,
+    low: correct / 50 - 0.05,
+    high: correct / 50 + 0.05,
+  });
+  const best = { metric: "dev accuracy", value: 0.4, stage: "2-grpo", step: 20, checkpoint: "step-00000020" };
+
+  test("the learning curve with its intervals, from before a resume on, and the best", () => {
+    for (const columns of [40, 80]) {
+      const { terminal, shown } = view(columns);
+      const progress = createProgress(terminal);
+      progress.curve([point(0, 5)], undefined);
+      progress.stage({ name: "2-grpo", position: 2, of: 2, totalSteps: 10 });
+      progress.step(report(0));
+      progress.evaluating(12, 50);
+      progress.note("look");
+      expect(shown().join("\n")).toContain(columns === 80 ? "evaluating 12/50" : "evaluating");
+      progress.evaluated(point(20, 20));
+      progress.best(best);
+      progress.end();
+      const lines = shown();
+      expect(lines.join("\n")).not.toContain("evaluating");
+      for (const line of lines) expect(line.length).toBeLessThan(columns);
+      const first = lines.findIndex((line) => line.includes("dev accuracy, 50 problems"));
+      expect(lines[first + 1]).toContain("step 0  10.0 % (5.0 to 15.0)");
+      expect(lines[first + 2]).toContain("step 20  40.0 % (35.0 to 45.0)");
+      expect(lines[first + 3]).toContain("best dev accuracy: 40.0 % at step");
+      expect(/├─*●─*┤/.test(lines[first + 2])).toBe(columns === 80);
+    }
+  });
+
+  test("a plain line for each evaluation and each new best", () => {
+    const lines: string[] = [];
+    const progress = new PlainProgress((line) => lines.push(line));
+    progress.evaluated(point(20, 20));
+    progress.best(best);
+    expect(lines).toEqual([
+      "2-grpo step 20: dev accuracy 40.0 % (35.0 to 45.0) of 50",
+      "best dev accuracy: 40.0 % at step 20 of 2-grpo, kept as step-00000020",
+    ]);
+  });
+
   test("an alarm from a mismatch of 1e-3", () => {
     const { terminal, shown } = view(80);
     const progress = createProgress(terminal);

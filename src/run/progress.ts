@@ -256,6 +256,7 @@ class LiveProgress implements Progress {
     clearInterval(this.timer);
     this.timer = undefined;
     this.doing = undefined;
+    this.evaluation = undefined;
     this.draw();
     this.drawn = 0;
     this.info = undefined;
