@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { points, span } from "../eval/compare.ts";
 import { dryRun, type DryRun } from "../experiment/dry-run.ts";
 import { readExperiment } from "../experiment/file.ts";
+import { foundText } from "../experiment/page.ts";
 import { experimentProgress } from "../experiment/progress.ts";
 import { type ExperimentResult, runExperiment } from "../experiment/run.ts";
 import { duration } from "../run/format.ts";
@@ -108,7 +109,7 @@ function dryRunText({
     `test: ${problems} problems`,
     ...power.map(
       ({ a, b, budget, deviation, detectable, detectableCorrected }) =>
-        `${b} - ${a} (${budget}): with a deviation over seeds of ${points(deviation)} points a difference of ${points(detectable)} is found in four of five experiments (${points(detectableCorrected)} at Holm's hardest step)`,
+        `${b} - ${a} (${budget}): with a deviation over seeds of ${points(deviation)} points, four of five experiments find ${foundText(detectable)} (${foundText(detectableCorrected)} at Holm's hardest step)`,
     ),
     ...notes,
   ].join("\n");

@@ -203,11 +203,15 @@ function powerText({ choices }: Analysis, seeds: number): string {
         power === undefined
           ? ""
           : ` A difference of ${points(power.difference)} points is found with probability ${power.uncorrected.toFixed(2)} (${power.corrected.toFixed(2)}).`;
-      return `- ${b} against ${a}, ${label(budget)}: with a standard deviation over seeds of ${points(deviation)} points (${from[source]}), ${seeds} seeds find a difference of ${points(detectable)} points in four of five experiments (${points(detectableCorrected)} at the hardest step of Holm's correction).${looked}`;
+      return `- ${b} against ${a}, ${label(budget)}: with a standard deviation over seeds of ${points(deviation)} points (${from[source]}), ${seeds} seeds find ${foundText(detectable)} in four of five experiments (${foundText(detectableCorrected)} at the hardest step of Holm's correction).${looked}`;
     },
   );
   return `Stated before the final cells, by the power of the paired t test (noncentral t):\n\n${lines.join("\n")}`;
 }
+
+/** A difference of shares that a test can find. */
+export const foundText = (difference: number): string =>
+  difference <= 1 ? `a difference of ${points(difference)} points` : "no difference that accuracies can have";
 
 const costHead = ["generated", "prefilled", "forward-scored", "trained", "engine seconds"];
 
