@@ -12,6 +12,12 @@ export { type CurvePoint, readCurve } from "./run/curve.ts";
 export { exportRun, type ExportFormat, type ExportOptions } from "./run/export.ts";
 export { createProgress, type Progress, type StageInfo, type StepReport } from "./run/progress.ts";
 
+// Experiments: arms, settings and seeds as runs, and their table.
+export { type ExperimentFile, parseExperiment, readExperiment } from "./experiment/file.ts";
+export { type ExperimentProgress, experimentProgress } from "./experiment/progress.ts";
+export { type ExperimentOptions, type ExperimentResult, runExperiment } from "./experiment/run.ts";
+export type { Analysis, ArmAt, ContrastResult } from "./experiment/analyse.ts";
+
 // Tasks: problems, prompts, rewards.
 export { createTask } from "./task/create.ts";
 export { loadTask, type LoadOptions } from "./task/load.ts";

@@ -1,4 +1,4 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -116,6 +116,30 @@ describe("an experiment file", () => {
   ])("%s is refused, naming the arm", (_, changed, message) => {
     expect(() => armRecipes(parse(changed))).toThrow(message);
   });
+});
+
+test("the example of the documentation is an experiment", () => {
+  const page = readFileSync(join(import.meta.dirname, "..", "..", "docs", "experiments.md"), "utf8");
+  const example = /```toml\n(.*?)```/s.exec(page)?.[1].replace("warm.toml", "base.toml") ?? "";
+  const experiment = parseExperiment(example, { source: "experiments.md", baseDir: dir });
+  expect(armRecipes(experiment).map(({ arm, budgets }) => [arm, budgets.length])).toEqual([
+    ...Array.from({ length: 3 }, () => ["sft", 1]),
+    ...Array.from({ length: 3 }, () => ["grpo", 2]),
+  ]);
+});
+
+test("a method that samples first keeps its own length, and samples no more than the budget", () => {
+  const stage = (rest: string) => ({
+    grpo: `[[arm]]\nname = "grpo"\nsettings = [{}, { "selftrain.lr" = 1e-3 }]\n[[arm.stage]]\nmethod = "selftrain"\n${rest}`,
+  });
+  const [, , own] = armRecipes(parse(stage("steps = 4\ndemonstrations = 0")));
+  const { budget, settings } = own.recipe(0, own.budgets).stages[1];
+  expect(own.budgets).toEqual(["generatedTokens", "engineSeconds"]);
+  expect(budget).toEqual({ kind: "marks", measures: [{ kind: "engineSeconds", amount: 2 }, { kind: "steps", amount: 4 }] }); // prettier-ignore
+  expect(settings.sampleTokens).toBe(1000);
+  expect(() => armRecipes(parse(stage("sampleTokens = 2000")))).toThrow(
+    "`stage.2.sampleTokens` is 2000, and the experiment's budget of generated tokens is 1000",
+  );
 });
 
 describe("questions", () => {

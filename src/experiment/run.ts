@@ -138,8 +138,8 @@ class Running {
     const waiting = cells.filter(({ id }) => results.get(id) === undefined);
     if (waiting.length === 0 || signal.aborted) return;
     const atOnce = Math.min(slots, waiting.length);
-    // Side by side they share what one alone would take.
-    const share = atOnce > 1 ? { memory: Math.floor((8 * memory().total) / 1e9 / slots) / 10 } : {};
+    // Side by side they share what one alone would take; the last one left too, or its memory plan would be another.
+    const share = slots > 1 ? { memory: Math.floor((8 * memory().total) / 1e9 / slots) / 10 } : {};
     progress.phase(name, cells.length, cells.length - waiting.length, atOnce);
     const jobs = waiting.map((cell): PoolJob => ({
       after: cell.after,
