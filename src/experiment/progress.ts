@@ -47,12 +47,13 @@ class Pace {
     this.running.set(id, { began: performance.now(), text: "begins", done: 0, told: performance.now() });
   }
 
-  finish(id: string, counted: boolean): number {
+  /** Returns the seconds that the cell took in this process. */
+  finish(id: string, outcome: Outcome): number {
     const began = this.running.get(id)?.began ?? performance.now();
     this.running.delete(id);
-    this.complete++;
+    if (outcome.kind !== "stopped") this.complete++;
     const seconds = (performance.now() - began) / 1000;
-    if (counted) this.took.push(seconds);
+    if (outcome.kind === "complete") this.took.push(seconds);
     return seconds;
   }
 
@@ -111,7 +112,7 @@ class Plain implements ExperimentProgress {
   }
 
   finish(id: string, outcome: Outcome): void {
-    const seconds = this.pace.finish(id, outcome.kind === "complete");
+    const seconds = this.pace.finish(id, outcome);
     this.note(`${id} ${outcomeText(outcome, seconds)}  (${this.pace.summary()})`);
   }
 
@@ -151,7 +152,7 @@ class Live implements ExperimentProgress {
   }
 
   finish(id: string, outcome: Outcome): void {
-    const text = outcomeText(outcome, this.pace.finish(id, outcome.kind === "complete"));
+    const text = outcomeText(outcome, this.pace.finish(id, outcome));
     this.note(`${id} ${outcome.kind === "failed" ? this.colors.red(text) : text}`);
   }
 
