@@ -12,6 +12,7 @@ import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
 import { scoreCommand } from "./score.ts";
 import { trainCommand } from "./train.ts";
+import { viewCommand } from "./view.ts";
 
 /** Exit codes: 1 what a UserError says, 2 a mistake on the command line, 70 a defect of rifft. */
 async function main(args: string[]): Promise<number> {
@@ -26,6 +27,7 @@ async function main(args: string[]): Promise<number> {
     resumeCommand,
     evalCommand,
     compareCommand,
+    viewCommand,
     sampleCommand,
     scoreCommand,
     gradeCommand,

@@ -258,7 +258,7 @@ class RunStep implements Step {
  * The order in which a stage sees problems, a function of its seed alone: a fresh permutation of a finite split for every epoch;
  * of an endless one, consecutive problems from a random place.
  */
-class ProblemOrder {
+export class ProblemOrder {
   private readonly source: ProblemSource;
   private readonly seed: string;
   private readonly offset: number;
