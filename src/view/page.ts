@@ -145,7 +145,7 @@ const KEYS: [string, string][] = [
   ["?", "this help"],
 ];
 
-const CURVES = `<section aria-labelledby="curves-title"><h2 id="curves-title">Curves</h2>
+const CURVES = `<section aria-labelledby="curves-title"><div class="title"><h2 id="curves-title">Curves</h2><label id="stages" class="soft">stage <select id="stage"><option value="">all</option></select></label></div>
 <div id="curves" class="plots"></div>
 <details id="more"><summary>All metrics</summary><div id="rest" class="plots"></div></details>
 <details id="step"><summary>Numbers of a step: <strong id="at"></strong></summary><div class="body">

@@ -126,7 +126,7 @@ function factsOf(
     ["samples", samples],
     ["generated tokens", last("generated")],
     ["trained tokens", last("trained")],
-    ["engine seconds", last("timings/engineSeconds")],
+    ["engine seconds", last("timings/engineSeconds")?.toFixed(1)],
   ];
   return known.flatMap(([name, value]): [string, string][] =>
     value === undefined || value === null ? [] : [[name, String(value)]],

@@ -63,5 +63,7 @@ math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", math; 
 .formula > math { max-width: 100%; overflow-x: auto; } .tml-right { text-align: right; } .tml-left { text-align: left; }
 .formula > code { display: none; }
 [hidden] { display: none !important; }
+.title { display: flex; align-items: baseline; justify-content: space-between; gap: 1rem; }
+@media (max-width: 620px) { .plots { display: flex; overflow-x: auto; scroll-snap-type: x proximity; } .plots > figure { flex: 0 0 88%; scroll-snap-align: start; } }
 @media (max-width: 860px) { body { padding: .6rem; } .panes, .sides { grid-template-columns: minmax(0, 1fr); } #list { height: 46vh; min-height: 16rem; } #detail { height: auto; min-height: 0; } }
 `;

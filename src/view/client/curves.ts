@@ -9,9 +9,18 @@ export function makeCurves(dom: Dom, head: ViewHead, onLine: (line: number) => v
   const total = lines.step.length;
   // Drawn for a page 360 wide, where text must stay readable; wider pages enlarge it.
   const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [360, 150, 52, 8, 8, 126];
-  const x = (at: number) => LEFT + ((WIDTH - LEFT - RIGHT) * (at + 0.5)) / Math.max(1, total);
-  const cursors: SVGElement[] = [];
-  const readouts: ((line: number) => void)[] = [];
+  /** Lines that a plot spans: `from` to `to`, without it. */
+  interface Span {
+    from: number;
+    to: number;
+  }
+  const xOf =
+    ({ from, to }: Span) =>
+    (at: number) =>
+      LEFT + ((WIDTH - LEFT - RIGHT) * (at - from + 0.5)) / Math.max(1, to - from);
+  /** What each plot does where a step is pointed at. */
+  let pointed: ((line: number) => void)[] = [];
+  let stage = "";
 
   /** Three digits that matter. */
   function short(value: number): string {
@@ -34,46 +43,62 @@ export function makeCurves(dom: Dom, head: ViewHead, onLine: (line: number) => v
     return [low - room, high + room];
   }
 
+  /** Where each stage begins. */
+  const starts = lines.stage.flatMap((name, i) => (i === 0 || name !== lines.stage[i - 1] ? [{ name, at: i }] : []));
+
+  /** The chosen stage, or the stages in which there is a value. */
+  function spanOf(has: (line: number) => boolean): Span {
+    let [from, to] = [total, 0];
+    for (let i = 0; i < total; i++) {
+      if (stage === "" ? !has(i) : lines.stage[i] !== stage) continue;
+      if (i < from) from = i;
+      to = i + 1;
+    }
+    if (stage === "") {
+      while (from > 0 && from < total && lines.stage[from - 1] === lines.stage[from]) from--;
+      while (to > 0 && to < total && lines.stage[to] === lines.stage[to - 1]) to++;
+    }
+    return from < to ? { from, to } : { from: 0, to: total };
+  }
+
   /** The curve; where steps are closer than pixels, each column's smallest and largest. It breaks between stages and at gaps. */
   function path(
     values: readonly (number | null)[],
+    { from, to }: Span,
+    x: (at: number) => number,
     y: (value: number) => number,
   ): { d: string; dots: [number, number][] } {
-    const per = Math.max(1, Math.ceil(total / (WIDTH * 2)));
+    const per = Math.max(1, Math.ceil((to - from) / (WIDTH * 2)));
     const dots: [number, number][] = [];
     let d = "";
     let length = 0;
-    let [first, stage] = [-1, ""];
-    for (let from = 0; from < total; from += per) {
+    let [first, within] = [-1, ""];
+    const alone = () => length === 1 && dots.push([x(first), y(values[first] ?? 0)]);
+    for (let start = from; start < to; start += per) {
       let [low, high] = [-1, -1];
-      for (let i = from; i < Math.min(total, from + per); i++) {
+      for (let i = start; i < Math.min(to, start + per); i++) {
         const value = values[i];
         if (value === null) continue;
         if (low < 0 || value < (values[low] ?? 0)) low = i;
         if (high < 0 || value > (values[high] ?? 0)) high = i;
       }
-      const breaks = low < 0 || lines.stage[low] !== stage;
-      if (breaks && length === 1) dots.push([x(first), y(values[first] ?? 0)]);
-      if (breaks) length = 0;
+      if (low < 0 || lines.stage[low] !== within) {
+        alone();
+        length = 0;
+      }
       if (low < 0) continue;
-      stage = lines.stage[low];
+      within = lines.stage[low];
       for (const i of low === high ? [low] : [Math.min(low, high), Math.max(low, high)]) {
         d += `${length === 0 ? "M" : "L"}${x(i).toFixed(1)} ${y(values[i] ?? 0).toFixed(1)}`;
         if (length++ === 0) first = i;
       }
     }
-    if (length === 1) dots.push([x(first), y(values[first] ?? 0)]);
+    alone();
     return { d, dots };
   }
 
-  /** Where each stage begins. */
-  const starts = lines.stage.flatMap((stage, i) => (i === 0 || stage !== lines.stage[i - 1] ? [{ stage, at: i }] : []));
-
-  function frame(
-    name: string,
-    low: number,
-    high: number,
-  ): { figure: HTMLElement; plot: SVGElement; y: (value: number) => number; readout: HTMLElement } {
+  function frame(name: string, [low, high]: [number, number], span: Span) {
+    const x = xOf(span);
     const y = (value: number) => BOTTOM - ((BOTTOM - TOP) * (value - low)) / (high - low);
     const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": name });
     for (const part of [0, 0.5, 1]) {
@@ -83,122 +108,117 @@ export function makeCurves(dom: Dom, head: ViewHead, onLine: (line: number) => v
         svg("text", { x: LEFT - 5, y: Math.max(12, y(value) + 4), "text-anchor": "end" }, short(value)),
       );
     }
-    starts.forEach(({ stage, at }, i) => {
-      const from = x(at - 0.5);
-      const room = x((starts[i + 1]?.at ?? total) - 0.5) - from;
-      if (i > 0) plot.append(svg("line", { x1: from, x2: from, y1: TOP, y2: BOTTOM, class: "grid stage" }));
-      if (room > 6.2 * stage.length) plot.append(svg("text", { x: from + 2, y: BOTTOM + 15, class: "soft" }, stage));
+    starts.forEach(({ name: label, at }, i) => {
+      if (at < span.from || at >= span.to) return;
+      const left = x(at - 0.5);
+      const room = x(Math.min(span.to, starts[i + 1]?.at ?? total) - 0.5) - left;
+      if (at > span.from) plot.append(svg("line", { x1: left, x2: left, y1: TOP, y2: BOTTOM, class: "grid stage" }));
+      if (room > 6.2 * label.length) plot.append(svg("text", { x: left + 2, y: BOTTOM + 15, class: "soft" }, label));
     });
     const readout = element("output");
     const figure = element("figure", {}, element("figcaption", {}, element("strong", {}, name), readout));
     figure.append(plot);
     const cursor = svg("line", { x1: -9, x2: -9, y1: TOP, y2: BOTTOM, class: "cursor" });
-    cursors.push(cursor);
     plot.append(cursor);
-    plot.addEventListener("pointermove", (event) => point(lineAt(plot, event)));
-    plot.addEventListener("click", (event) => onLine(lineAt(plot, event)));
-    return { figure, plot, y, readout };
-  }
-
-  function lineAt(plot: SVGElement, event: MouseEvent): number {
-    const { left, width } = plot.getBoundingClientRect();
-    const at = (((event.clientX - left) / width) * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT);
-    return Math.min(total - 1, Math.max(0, Math.floor(at * total)));
+    pointed.push((line) => {
+      const at = line < span.from || line >= span.to ? -9 : x(line);
+      cursor.setAttribute("x1", String(at));
+      cursor.setAttribute("x2", String(at));
+    });
+    const lineAt = (event: MouseEvent) => {
+      const { left, width } = plot.getBoundingClientRect();
+      const part = (((event.clientX - left) / width) * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT);
+      return Math.min(span.to - 1, Math.max(span.from, span.from + Math.floor(part * (span.to - span.from))));
+    };
+    plot.addEventListener("pointermove", (event) => point(lineAt(event)));
+    plot.addEventListener("click", (event) => onLine(lineAt(event)));
+    return { figure, plot, x, y, readout };
   }
 
   /** Shows a step on all curves: the cursor and the value. */
   function point(line: number): void {
-    for (const cursor of cursors) {
-      cursor.setAttribute("x1", String(x(line)));
-      cursor.setAttribute("x2", String(x(line)));
-    }
-    for (const readout of readouts) readout(line);
+    for (const one of pointed) one(line);
   }
 
   function metricFigure({ name, values }: ViewHead["metrics"][number]): HTMLElement {
-    const { figure, plot, y, readout } = frame(name, ...bounds(values));
-    const { d, dots } = path(values, y);
+    const span = spanOf((line) => values[line] !== null);
+    const { figure, plot, x, y, readout } = frame(name, bounds(values.slice(span.from, span.to)), span);
+    const inside = ({ line }: ViewHead["alarms"][number]) => line >= span.from && line < span.to;
+    // All alarms on every curve, for what else happened then is the question; the one of this metric with its value.
+    const seen = alarms.filter(inside).map(({ line }) => `M${x(line).toFixed(1)} ${TOP}V${BOTTOM}`);
+    if (seen.length > 0) plot.append(svg("path", { d: seen.join(""), class: "alarm" }));
+    const { d, dots } = path(values, span, x, y);
     plot.append(svg("path", { d, class: "curve" }));
     for (const [cx, cy] of dots) plot.append(svg("circle", { cx, cy, r: 2.4, class: "dot" }));
-    // All alarms on every curve, for what else happened then is the question; the one of this metric with its value.
-    const seen = alarms.map(({ line }) => `M${x(line).toFixed(1)} ${TOP}V${BOTTOM}`);
-    if (seen.length > 0) plot.append(svg("path", { d: seen.join(""), class: "alarm" }));
-    for (const alarm of alarms.slice(0, 2000)) {
-      if (alarm.metric !== name) continue;
-      const mark = svg("path", {
-        d: `M${x(alarm.line).toFixed(1)} ${y(alarm.value).toFixed(1)}m-5 4h10l-5 -9z`,
-        class: "mark",
-      });
+    for (const alarm of alarms.filter((one) => one.metric === name && inside(one)).slice(0, 2000)) {
+      const place = `M${x(alarm.line).toFixed(1)} ${y(alarm.value).toFixed(1)}`;
+      const mark = svg("path", { d: `${place}m-5 4h10l-5 -9z`, class: "mark", "data-alarm": alarm.kind });
       mark.append(svg("title", {}, `step ${lines.step[alarm.line]}: ${alarm.metric} ${alarm.value}: ${alarm.text}`));
       plot.append(mark);
     }
-    readouts.push((line) => {
+    pointed.push((line) => {
       const value = values[line];
-      readout.textContent = value === null || value === undefined ? "" : `step ${lines.step[line]}: ${short(value)}`;
+      readout.textContent = value === null ? "" : `step ${lines.step[line]}: ${short(value)}`;
     });
-    const last = values.findLastIndex((value) => value !== null);
-    readout.textContent = last < 0 ? "" : `last ${short(values[last] ?? 0)}`;
     return figure;
   }
 
   /** Evaluations inside the run: a point each, with its 95 % interval. */
-  function pointFigure(name: string): HTMLElement {
-    const own = points.filter((one) => one.name === name);
-    const { figure, plot, y, readout } = frame(
-      `${name}, 95 % intervals`,
-      Math.min(...own.map(({ low }) => low)),
-      Math.max(...own.map(({ high }) => high)),
-    );
+  function pointFigure(name: string): HTMLElement | undefined {
+    const own = points.filter((one) => one.name === name && (stage === "" || one.stage === stage));
+    if (own.length === 0) return undefined;
+    const ends: [number, number] = [Math.min(...own.map(({ low }) => low)), Math.max(...own.map(({ high }) => high))];
+    const stages = new Set(own.map((one) => one.stage));
+    const span = spanOf((line) => stages.has(lines.stage[line]));
+    const { figure, plot, x, y, readout } = frame(`${name}, 95 % intervals`, bounds(ends), span);
     const at = (one: ViewHead["points"][number]) => x(one.at - 0.5);
-    plot.append(
-      svg("path", {
-        d: own.map((one, i) => `${i === 0 ? "M" : "L"}${at(one).toFixed(1)} ${y(one.value).toFixed(1)}`).join(""),
-        class: "curve",
-      }),
-    );
+    const d = own.map((one, i) => `${i === 0 ? "M" : "L"}${at(one).toFixed(1)} ${y(one.value).toFixed(1)}`);
+    plot.append(svg("path", { d: d.join(""), class: "curve" }));
+    const percent = (one: ViewHead["points"][number]) =>
+      `${short(100 * one.value)} % [${short(100 * one.low)}, ${short(100 * one.high)}]`;
     for (const one of own) {
-      const { value, low, high, correct, problems, stage, step } = one;
-      const group = svg("g", { class: "c0" });
+      const group = svg("g", { class: "c0", "data-correct": one.correct, "data-problems": one.problems });
       group.append(
-        svg(
-          "title",
-          {},
-          `${stage} after ${step} steps: ${correct} of ${problems}, ${short(100 * value)} % [${short(100 * low)}, ${short(100 * high)}]`,
-        ),
-        svg("line", { x1: at(one), x2: at(one), y1: y(low), y2: y(high), class: "bar" }),
-        svg("circle", { cx: at(one), cy: y(value), r: 3.2 }),
+        svg("title", {}, `${one.stage} after ${one.step} steps: ${one.correct} of ${one.problems}, ${percent(one)}`),
+        svg("line", { x1: at(one), x2: at(one), y1: y(one.low), y2: y(one.high), class: "bar" }),
+        svg("circle", { cx: at(one), cy: y(one.value), r: 3.2 }),
       );
       plot.append(group);
     }
-    const last = own[own.length - 1];
-    readout.textContent = `last ${short(100 * last.value)} % [${short(100 * last.low)}, ${short(100 * last.high)}]`;
+    pointed.push((line) => {
+      const before = own.findLast((one) => one.at <= line + 1);
+      readout.textContent = before === undefined ? "" : `after ${before.step}: ${percent(before)}`;
+    });
     return figure;
   }
 
-  /** What a person looks at first. */
+  /** What a person looks at first; then what raised an alarm. */
   const FIRST = ["loss", "reward", "solveRate", "entropy", "responseLength", "kl", "mismatch"];
-  const names = metrics.map(({ name }) => name);
-  const loud = new Set(alarms.map(({ metric }) => metric));
-  const first = [
-    ...FIRST.filter((name) => names.includes(name)),
-    ...names.filter((name) => loud.has(name) && !FIRST.includes(name)),
-  ];
-  const figures = (chosen: string[]) =>
-    metrics
-      .filter(({ name }) => chosen.includes(name))
-      .sort((a, b) => chosen.indexOf(a.name) - chosen.indexOf(b.name))
-      .map(metricFigure);
+  const first = [...new Set([...FIRST, ...alarms.map(({ metric }) => metric)])];
+  const others = metrics.map(({ name }) => name).filter((name) => !first.includes(name));
+
+  function figures(names: readonly string[]): HTMLElement[] {
+    const has = (values: readonly (number | null)[]) =>
+      values.some((value, line) => value !== null && (stage === "" || lines.stage[line] === stage));
+    return names.flatMap((name) => metrics.filter((one) => one.name === name && has(one.values)).map(metricFigure));
+  }
 
   return {
     point,
-    /** Fills the two places: what is seen first, and the rest when it is opened. */
-    draw(place: HTMLElement, more: HTMLDetailsElement, rest: HTMLElement): void {
-      place.append(...[...new Set(points.map(({ name }) => name))].map(pointFigure), ...figures(first));
-      const others = names.filter((name) => !first.includes(name));
+    stages: starts.map(({ name }) => name),
+    /** Fills the two places: what is seen first, and the rest once it is opened. `only`: one stage; all where it is empty. */
+    draw(place: HTMLElement, more: HTMLDetailsElement, rest: HTMLElement, only: string): void {
+      stage = only;
+      pointed = [];
+      const evaluations = [...new Set(points.map(({ name }) => name))].flatMap((name) => pointFigure(name) ?? []);
+      place.replaceChildren(...evaluations, ...figures(first));
+      rest.replaceChildren();
       more.hidden = others.length === 0;
-      more.addEventListener("toggle", () => {
+      const open = () => {
         if (more.open && rest.childElementCount === 0) rest.append(...figures(others));
-      });
+      };
+      more.ontoggle = open;
+      open();
     },
   };
 }

@@ -63,24 +63,22 @@ export function makeDetail({ dom, head, columns, kinds, reader, tokens, place, g
   const rounded = (value: number): string | undefined =>
     Number.isNaN(value) ? undefined : String(Number(value.toPrecision(6)));
 
-  function question(row: number): HTMLElement | undefined {
-    const { question, html, gold, options, tags } = head.problems[columns.problem[row]];
-    if (question === undefined && gold === undefined) return undefined;
+  /** The question with its options and tags; the text is left out where the prompt shows it. */
+  function question(row: number, { segments: [prompt] }: ViewTree): HTMLElement | undefined {
+    const { question, html, options = [], tags = {} } = head.problems[columns.problem[row]];
+    const asked = question !== undefined && !prompt.text.includes(question.trim());
+    if (!asked && options.length === 0 && Object.keys(tags).length === 0) return undefined;
     const body = html !== undefined && paint === "formulas" ? markup(html) : element("div", {}, question ?? "");
     body.className = "text";
     body.dir = "auto";
-    const tagged = Object.entries(tags ?? {}).map(([tag, value]) =>
-      element("span", { class: "soft" }, `${tag}: ${value} `),
-    );
-    const choices = (options ?? []).map((option, i) => element("div", {}, `${String.fromCharCode(65 + i)}. ${option}`));
+    const tagged = Object.entries(tags).map(([tag, value]) => `${tag}: ${value}`);
     return element(
       "section",
       { class: "question" },
-      element("h3", {}, "Question"),
-      body,
-      ...choices,
-      gold === undefined ? undefined : element("p", {}, "gold ", element("bdi", { class: "gold" }, gold)),
-      ...tagged,
+      asked ? element("h3", {}, "question") : undefined,
+      asked ? body : undefined,
+      ...options.map((option, i) => element("div", {}, `${String.fromCharCode(65 + i)}. ${option}`)),
+      tagged.length === 0 ? undefined : element("div", { class: "soft" }, tagged.join(", ")),
     );
   }
 
@@ -150,8 +148,10 @@ export function makeDetail({ dom, head, columns, kinds, reader, tokens, place, g
           );
     });
     const made = element("div", {});
+    const { gold } = head.problems[columns.problem[row]];
     append(
       made,
+      gold === undefined ? undefined : element("div", {}, "gold ", element("bdi", { class: "gold" }, gold)),
       element("div", { class: "grades" }, verdict("strict", end.strict) ?? "", verdict("flexible", end.flexible) ?? ""),
       end.error === undefined ? undefined : element("p", { class: "wrong" }, `grading failed: ${end.error}`),
       facts([
@@ -290,7 +290,7 @@ export function makeDetail({ dom, head, columns, kinds, reader, tokens, place, g
       body,
       element("h2", { id: "detail-title" }, title(row)),
       relatives(row),
-      question(row),
+      question(row, tree),
       ...(group ? groupBody(row, tree, numbers) : sampleBody(row, tree, numbers)),
     );
     place.replaceChildren(body);

@@ -85,6 +85,7 @@ export async function startPage(parts: ClientParts): Promise<void> {
   }
 
   const short = (value: number) => (Number.isNaN(value) ? "" : String(Number(value.toPrecision(3))));
+  const tail = (text: string) => (text.length > 110 ? `…${text.slice(-110)}` : text);
   const badges = ["", "right", "wrong", "unsure"];
   function badge(verdict: number, other: number): HTMLElement | undefined {
     if (verdict === 0) return undefined;
@@ -115,7 +116,7 @@ export async function startPage(parts: ClientParts): Promise<void> {
           { class: "name" },
           place === undefined ? `${columns.number[row]} samples` : `${place.stage} ${place.step}`,
         ),
-        element("bdi", { class: "snippet" }, (problem.question ?? (ends[row] || problem.id)).slice(-300)),
+        element("bdi", { class: "snippet" }, tail(problem.question ?? (ends[row] || problem.id))),
         columns.right[row] < 0
           ? undefined
           : element("span", { class: "soft" }, `${columns.right[row]}/${columns.number[row]}`),
@@ -137,7 +138,7 @@ export async function startPage(parts: ClientParts): Promise<void> {
           ? `${place === undefined ? problem.id : `${place.stage} ${place.step}`} ${name}`
           : name,
       ),
-      element("bdi", { class: "snippet" }, ends[row].slice(-300)),
+      element("bdi", { class: "snippet" }, tail(ends[row])),
       columns.error[row] === 1 ? element("span", { class: "badge wrong" }, "error") : undefined,
       columns.stop[row] === parts.stops.indexOf("length")
         ? element("span", { class: "badge unsure", title: "cut at the length limit" }, "cut")
@@ -260,7 +261,15 @@ export async function startPage(parts: ClientParts): Promise<void> {
     find<HTMLDetailsElement>("step").open = true;
   });
   if (head.lines.step.length > 0) {
-    curves.draw(find("curves"), find<HTMLDetailsElement>("more"), find("rest"));
+    const stage = find<HTMLSelectElement>("stage");
+    stage.append(...curves.stages.map((name) => element("option", { value: name }, name)));
+    find("stages").hidden = curves.stages.length < 2;
+    const draw = () => {
+      curves.draw(find("curves"), find<HTMLDetailsElement>("more"), find("rest"), stage.value);
+      curves.point(line);
+    };
+    stage.addEventListener("change", draw);
+    draw();
     find("earlier").addEventListener("click", () => showLine(line - 1));
     find("later").addEventListener("click", () => showLine(line + 1));
     showLine(line);
