@@ -7,7 +7,8 @@ export { UserError } from "./errors.ts";
 // Runs: a recipe, its stages, their folder.
 export { parseRecipe, readRecipe, type Recipe, type StageRecipe, type TaskReference } from "./run/recipe.ts";
 export { resume, type ResumeOptions, type RunResult, train, type TrainOptions } from "./run/train.ts";
-export { modelFolder } from "./run/models.ts";
+export { checkpointState, modelFolder } from "./run/models.ts";
+export { type CurvePoint, readCurve } from "./run/curve.ts";
 export { exportRun, type ExportFormat, type ExportOptions } from "./run/export.ts";
 export { createProgress, type Progress, type StageInfo, type StepReport } from "./run/progress.ts";
 

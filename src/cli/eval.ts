@@ -1,5 +1,5 @@
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { UserError } from "../errors.ts";
 import { checkGolds, evaluate, takeProblems } from "../eval/evaluate.ts";
@@ -10,6 +10,7 @@ import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { diskError } from "../run/disk.ts";
 import { EvaluationFile, modelDigest } from "../run/evaluation.ts";
+import { modelFolder } from "../run/models.ts";
 import { parseTaskReference } from "../run/recipe.ts";
 import { parseGrading } from "../task/grading.ts";
 import { allProblems, findLeaks, type Leak } from "../task/leaks.ts";
@@ -18,12 +19,13 @@ import type { Problem, Split, Task } from "../task/types.ts";
 import { evaluationView } from "../view/evaluation.ts";
 import { viewPage } from "../view/page.ts";
 import { wholeProblems } from "./evaluation.ts";
-import { recipeTask, runRecipe, withModel } from "./model.ts";
+import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine } from "./output.ts";
 
 interface Options {
   model?: string;
+  checkpoint?: string;
   task?: string;
   split: Split;
   limit?: number;
@@ -47,6 +49,7 @@ export function evalCommand(): Command {
   return new Command("eval")
     .description("accuracy, pass@k, maj@k and best@k with 95 % intervals; keeps every sample; resumes; grades again")
     .option("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
+    .option(...checkpointOption)
     .option("--task <T>", "a task's name, file, or TOML table (default: the run's own)")
     .addOption(new Option("--split <name>", "which problems").choices(["train", "dev", "test"]).default("test"))
     .option("--limit <problems>", "only the first so many problems", positiveWhole)
@@ -101,16 +104,19 @@ async function sample(o: Options): Promise<void> {
   try {
     const problems = await takeProblems(task, o.split, o.limit);
     checkGolds(task, problems);
-    const settings = settingsOf(o, model, task, temperature);
+    const { checkpoint } = o;
+    // By its own name, which says when; the newest or the best one moves.
+    const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
+    const settings = { ...settingsOf(o, model, task, temperature), ...(found && { checkpoint: found }) };
     const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
-    const file = new EvaluationFile(dir, settings, await modelDigest(model), problems);
+    const file = new EvaluationFile(dir, settings, await modelDigest(model, found), problems);
     try {
       const samples = [...file.kept];
       const total = problems.length * o.n;
       if (samples.length > 0) note(`${samples.length} of ${total} samples are in ${join(dir, file.file)} already`);
       if (samples.length < total) {
         let right = samples.filter(({ solved }) => solved).length;
-        await withModel(model, task, (engine) => {
+        await withModel({ model, checkpoint: found }, task, (engine) => {
           const difference = file.begin(engine.info.plan);
           if (difference !== undefined)
             note(`this is not where the evaluation began: ${difference}; log-probs may differ in the last digits`);

@@ -33,6 +33,8 @@ export interface EvaluateOptions {
   seed?: number;
   /** Samples of the first so many problems are there already: whole chunks, or all. */
   done?: number;
+  /** Asked before each chunk; true ends the evaluation there. */
+  interrupted?: () => boolean;
   /** Called for each graded sample, in the order of problems and samples, as soon as those before it are graded. */
   onSample?: (sample: EvaluatedSample) => void;
 }
@@ -46,6 +48,7 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
   const size = chunkProblems(n);
   const samples: EvaluatedSample[] = [];
   for (let start = done; start < problems.length; start += size) {
+    if (options.interrupted?.() === true) break;
     // What the cache holds decides how a prefix is computed.
     await model.discard();
     samples.push(...(await evaluateChunk(problems.slice(start, start + size), options)));

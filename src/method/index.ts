@@ -14,6 +14,10 @@ export interface Method<Settings extends z.ZodObject> {
   problemsPerStep(settings: z.output<Settings>): number;
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem): number;
+  /** What it logs that says how good the weights are, and which way is better. */
+  quality: Record<string, "higher" | "lower">;
+  /** Samples before it trains: its mark of generated tokens is kept at the stage's end. */
+  markAtEnd?: boolean;
   run(stage: Stage, settings: z.output<Settings>): Promise<void>;
 }
 
@@ -26,6 +30,7 @@ export const methods = {
     settings: sftSettings,
     problemsPerStep: (settings) => settings.batch,
     rowLength: sftRowLength,
+    quality: { loss: "lower" },
     run: sft,
   }),
   grpo: method({
@@ -33,6 +38,7 @@ export const methods = {
     settings: grpoSettings,
     problemsPerStep: (settings) => settings.prompts,
     rowLength: (tokenizer, problem) => encodePrompt(tokenizer, problem).length + 1,
+    quality: { reward: "higher", solveRate: "higher" },
     run: grpo,
   }),
 };

@@ -30,6 +30,7 @@ import { modelFolder, recipeOf } from "./models.ts";
 /** What the samples beside it were asked for. */
 const recordSchema = z.strictObject({
   model: z.string().optional(),
+  checkpoint: z.string().optional(),
   task: z.string(),
   split: z.string().optional(),
   prompt: z.string().optional(),
@@ -49,7 +50,8 @@ type EvaluationRecord = z.infer<typeof recordSchema>;
 
 /**
  * The samples file of one evaluation: `evals/<task>-<split>-<digest>.jsonl`, the digest being of everything that the samples depend on,
- * so that the same evaluation finds what it has sampled already. Beside it a `.json` with what was asked. Locked while it is open.
+ * so that the same evaluation finds what it has sampled already; or `evals/<name>.jsonl`. Beside it a `.json` with what was asked.
+ * Locked while it is open.
  */
 export class EvaluationFile {
   /** Relative to the folder. */
@@ -61,10 +63,10 @@ export class EvaluationFile {
   private readonly unlock: () => void;
   private readonly record: EvaluationRecord;
 
-  constructor(dir: string, settings: EvaluationSettings, weights: string, problems: Problem[]) {
+  constructor(dir: string, settings: EvaluationSettings, weights: string, problems: Problem[], givenName?: string) {
     const record = { ...settings, weights, problems: digest(JSON.stringify(problems)) };
-    const { model: _, ...identity } = record;
-    const name = `${settings.task}-${settings.split}-${digest(JSON.stringify(identity)).slice(0, 8)}`;
+    const { model: _, checkpoint: __, ...identity } = record;
+    const name = givenName ?? `${settings.task}-${settings.split}-${digest(JSON.stringify(identity)).slice(0, 8)}`;
     this.file = `evals/${name}.jsonl`;
     this.path = join(dir, this.file);
     try {
@@ -169,10 +171,10 @@ const BLOCK = 4096;
 const BLOCKS = 64;
 
 /**
- * A digest of the model that a name stands for: of a run folder the newest checkpoint and the base. Large files are judged by their
+ * A digest of the model that a name stands for: of a run folder a checkpoint (the newest when absent) and the base. Large files are judged by their
  * size and 64 blocks spread over them, for training changes every weight.
  */
-export async function modelDigest(name: string): Promise<string> {
+export async function modelDigest(name: string, checkpoint?: string): Promise<string> {
   const hash = createHash("sha256");
   const add = async (path: string): Promise<void> => {
     const found = await stat(path).catch(() => undefined);
@@ -197,7 +199,7 @@ export async function modelDigest(name: string): Promise<string> {
   };
   const dir = resolve(name);
   if (isRunFolder(dir)) {
-    await add(await modelFolder(name));
+    await add(await modelFolder(name, checkpoint));
     await add(recipeOf(dir).model);
   } else {
     await add(name);

@@ -14,6 +14,10 @@ export interface ConfiguredMethod {
   problemsPerStep: number;
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem): number;
+  /** What it logs that says how good the weights are. */
+  quality: Record<string, "higher" | "lower">;
+  /** Its mark of generated tokens is kept at the stage's end. */
+  markAtEnd: boolean;
   run(stage: Stage): Promise<void>;
 }
 
@@ -34,6 +38,8 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         lr: z.number().parse(settings.lr),
         problemsPerStep: entry.problemsPerStep(settings),
         rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem),
+        quality: entry.quality,
+        markAtEnd: entry.markAtEnd === true,
         run: (stage) => entry.run(stage, settings),
       };
     },

@@ -69,6 +69,7 @@ function makeStage(o: Setting = {}): RunStage {
     position: { step: 0, cursor: 0, atStart: { generated: 0, engineSeconds: 0 }, ...o.position },
     interrupted: o.interrupted ?? (() => false),
     startPolicy: () => Promise.resolve("current"),
+    ended: () => false,
     onStep: o.onStep ?? (() => Promise.resolve()),
   });
 }

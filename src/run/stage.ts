@@ -38,8 +38,10 @@ export interface StageOptions {
   interrupted: () => boolean;
   /** The name of the policy that holds the weights with which the stage began; makes and stores it in a fresh stage. */
   startPolicy: () => Promise<Policy>;
-  /** Called after each step; `last` when the stage is over. */
-  onStep: (done: { last: boolean }) => Promise<void>;
+  /** Whether something but the budget ends the stage. */
+  ended: () => boolean;
+  /** Called after each step with what it logged; `last` when the stage is over. */
+  onStep: (done: { last: boolean; metrics: Record<string, number> }) => Promise<void>;
 }
 
 type Activity = "sample" | "grade" | "score" | "train";
@@ -72,10 +74,10 @@ export class RunStage implements Stage {
     }
   }
 
-  /** Whether the stage has used up its budget. */
+  /** Whether the stage has used up its budget, or was ended before. */
   get over(): boolean {
     const { budget, stopAt } = this.o.recipe;
-    return isOver(budget, stopAt, this.usage(), this.o.source.size);
+    return this.o.ended() || isOver(budget, stopAt, this.usage(), this.o.source.size);
   }
 
   /** The fraction of its budget that the stage has used. */
@@ -108,7 +110,7 @@ export class RunStage implements Stage {
       yield step;
       this.finish(step);
       this.current = undefined;
-      await this.o.onStep({ last: this.over });
+      await this.o.onStep({ last: this.over, metrics: step.metrics });
     }
   }
 
@@ -128,7 +130,8 @@ export class RunStage implements Stage {
     return Array.from({ length: count }, () => this.order.at(this.position.cursor++));
   }
 
-  private usage(): Usage {
+  /** What the stage has used so far. */
+  usage(): Usage {
     const { counters } = this.o;
     return {
       steps: this.position.step,

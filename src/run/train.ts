@@ -5,7 +5,10 @@ import type { Engine, Model, Policy, TokenCounts } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
+import { type Best, bestOf, sparedCheckpoints } from "./best.ts";
+import { Boundary } from "./boundary.ts";
 import {
+  checkpointName,
   latestCheckpoint,
   modelDir,
   pruneCheckpoints,
@@ -16,7 +19,9 @@ import {
   writeCheckpoint,
 } from "./checkpoint.ts";
 import { RunCounters } from "./counters.ts";
+import { readCurve } from "./curve.ts";
 import { currentEnvironment, environmentDifference } from "./environment.ts";
+import { cutBackEvaluated, Evaluator } from "./evaluator.ts";
 import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
 import { createSpec, modelFolder } from "./models.ts";
@@ -44,6 +49,10 @@ export interface RunResult {
   stages: { name: string; steps: number; metrics: Record<string, unknown> }[];
   counts: TokenCounts;
   engineSeconds: number;
+  /** The best checkpoint, where the recipe says by what. */
+  best?: Best;
+  /** The marks that were passed. */
+  marks?: NonNullable<RunState["marks"]>;
 }
 
 /** The policy that holds the weights with which a stage began. */
@@ -111,12 +120,9 @@ export async function resume(dir: string, options: ResumeOptions = {}): Promise<
     return await withRun(recipe, options, async (run) => {
       await run.prepare(state, { folder, checkpoint: found?.path });
       checkEnvironment(folder, before, run.record(), options.force === true, progress);
-      folder.cutBack(
-        state.sizes,
-        recipe.stages.map((stage) => stage.name),
-        state.stage,
-        state.step,
-      );
+      const names = recipe.stages.map((stage) => stage.name);
+      folder.cutBack(state.sizes, names, state.stage, state.step);
+      cutBackEvaluated(folder.dir, state, names);
       return run.go(folder, state, found?.name);
     });
   } finally {
@@ -155,7 +161,7 @@ async function withRun(
   try {
     checkCapabilities(recipe, engine.capabilities());
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
-    run = new Run(recipe, options, engine, task);
+    run = new Run(recipe, options, engine, task, await Evaluator.open(recipe, task));
     return await work(run);
   } finally {
     await run?.close();
@@ -175,15 +181,17 @@ class Run {
   private readonly options: TrainOptions;
   private readonly engine: Engine;
   private readonly task: Task;
+  private readonly evaluator: Evaluator | undefined;
   private model: Model | undefined;
   /** Whether the open model holds the weights with which its stage began. */
   private hasStart = false;
 
-  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task) {
+  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task, evaluator: Evaluator | undefined) {
     this.recipe = recipe;
     this.options = options;
     this.engine = engine;
     this.task = task;
+    this.evaluator = evaluator;
   }
 
   async close(): Promise<void> {
@@ -198,7 +206,9 @@ class Run {
   /** Opens the model with which the run goes on, and checks the problems against it. */
   async prepare(state: RunState, at: StartingPoint | undefined): Promise<void> {
     const source = await this.task.problems("train");
-    checkProblems(this.recipe, this.task, source, await this.openModel(state, at));
+    const model = await this.openModel(state, at);
+    checkProblems(this.recipe, this.task, source, model);
+    this.evaluator?.check(model);
   }
 
   /** Makes the model with which the stage of `state` goes on: of a checkpoint inside the stage, or of the stage's `from`. */
@@ -242,6 +252,16 @@ class Run {
       if (at?.checkpoint === undefined) throw new Error(`stage ${stage.name} has no checkpoint to begin from`);
       return modelDir(at.checkpoint);
     }
+    if (stage.from === "previous-best") {
+      const best = state.best?.[this.recipe.stages[state.stage - 1].name];
+      if (best === undefined || at === undefined) throw new Error(`stage ${stage.name} has no best to begin from`);
+      const path = join(at.folder.checkpoints, best.checkpoint);
+      const found = await readCheckpoint(path);
+      if (typeof found === "string") {
+        throw new UserError(`${path} is damaged (${found}), and stage ${stage.name} begins with it; start a new run`);
+      }
+      return modelDir(path);
+    }
     const end = state.stageEnds[stage.from];
     return end === undefined || at === undefined ? modelFolder(stage.from) : modelDir(join(at.folder.checkpoints, end));
   }
@@ -259,6 +279,7 @@ class Run {
       const names = recipe.stages.map((stage) => stage.name);
       const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
       progress.note(this.openedModel().info.plan);
+      progress.curve(readCurve(folder.dir), bestOf(recipe, state));
       let newest = checkpoint;
       while (state.stage < recipe.stages.length) {
         const current = recipe.stages[state.stage];
@@ -271,6 +292,16 @@ class Run {
           progress.activity("save");
           newest = await this.save(folder, state, counters);
         };
+        const boundary = new Boundary({
+          recipe,
+          evaluator: this.evaluator,
+          dir: folder.dir,
+          model,
+          counters,
+          progress,
+          state,
+          interrupted,
+        });
         const stage: RunStage = new RunStage({
           recipe: current,
           seed: recipe.seed,
@@ -284,11 +315,12 @@ class Run {
           position: { step: state.step, cursor: state.cursor, atStart: state.atStageStart },
           interrupted,
           startPolicy: () => this.startPolicy(folder, state, model),
-          onStep: async ({ last }) => {
+          ended: () => boundary.outOfPatience,
+          onStep: async ({ metrics }) => {
             state.step = stage.position.step;
             state.cursor = stage.position.cursor;
             state.totalSteps++;
-            if (!last && (interrupted() || state.step % recipe.checkpoint.every === 0)) await save();
+            if (await boundary.leave(stage, metrics)) await save();
           },
         });
         where = () => stage.where ?? `stage ${stage.name}`;
@@ -298,8 +330,9 @@ class Run {
           of: recipe.stages.length,
           totalSteps: totalSteps(current),
         });
+        if (await boundary.enter(stage)) await save();
         await current.run(stage);
-        if (!stage.over && interrupted()) return resultOf(folder, recipe, state, false);
+        if (interrupted() && (!stage.over || boundary.pending(stage))) return resultOf(folder, recipe, state, false);
         state.stageEnds[stage.name] = checkpointName(state);
         Object.assign(state, { stage: state.stage + 1, step: 0, cursor: 0 });
         await save();
@@ -334,9 +367,7 @@ class Run {
     state.sizes = folder.sync();
     const name = checkpointName(state);
     await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.openedModel().save(dir));
-    const later = this.recipe.stages.slice(state.stage).map((stage) => stage.from);
-    const needed = later.flatMap((from) => (from in state.stageEnds ? [state.stageEnds[from]] : []));
-    pruneCheckpoints(folder.checkpoints, this.recipe.checkpoint.keep, new Set(needed));
+    pruneCheckpoints(folder.checkpoints, this.recipe.checkpoint.keep, sparedCheckpoints(this.recipe, state));
     return name;
   }
 
@@ -352,10 +383,6 @@ class Run {
     this.hasStart = true;
     return policy;
   }
-}
-
-function checkpointName(state: RunState): string {
-  return `step-${String(state.totalSteps).padStart(8, "0")}`;
 }
 
 function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
@@ -374,6 +401,8 @@ function resultOf(folder: RunFolder, recipe: Recipe, state: RunState, complete: 
     }),
     counts: state.counts,
     engineSeconds: state.engineSeconds,
+    best: bestOf(recipe, state),
+    marks: state.marks,
   };
 }
 

@@ -1,6 +1,8 @@
 import { join } from "node:path";
 import { z } from "zod";
+import { UserError } from "../errors.ts";
 import { alarmsOf } from "../run/alarms.ts";
+import { readCurve } from "../run/curve.ts";
 import { readJsonLines } from "./lines.ts";
 import type { ViewHead } from "./types.ts";
 
@@ -45,9 +47,24 @@ export function readCurves(
     lines,
     metrics: [...metrics].map(([name, values]) => ({ name, values: whole(values) })),
     alarms,
-    points: [],
+    points: readPoints(dir, lines, note),
     has: (stage, step) => at.has(keyOf(stage, step)),
   };
+}
+
+/** The evaluations inside the run, each after the steps that it followed. */
+function readPoints(dir: string, lines: ViewHead["lines"], note: (text: string) => void): ViewHead["points"] {
+  try {
+    return readCurve(dir).map(({ stage, step, split, accuracy, low, high, problems, correct }) => {
+      const before = lines.stage.findLastIndex((name, i) => name === stage && lines.step[i] < step);
+      const at = before >= 0 ? before + 1 : Math.max(0, lines.stage.indexOf(stage));
+      return { name: `${split} accuracy`, at, stage, step, value: accuracy, low, high, problems, correct };
+    });
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    note(`no evaluations inside the run: ${error.message}`);
+    return [];
+  }
 }
 
 const keyOf = (stage: string, step: number): string => `${stage}/${step}`;
