@@ -11,22 +11,42 @@ import { findChromium, openBrowser } from "../test/helpers/browser.mjs";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const { values } = parseArgs({
   allowPositionals: true,
-  options: { run: { type: "string" }, samples: { type: "string", multiple: true, default: ["10000", "50000"] }, keep: { type: "string" } },
+  options: {
+    run: { type: "string" },
+    samples: { type: "string", multiple: true, default: ["10000", "50000"] },
+    keep: { type: "string" },
+  },
 });
 const program = findChromium();
 if (program === undefined) {
   console.log("skipped: no Chromium here; name one with CHROMIUM");
   process.exit(0);
 }
-const rifft = (...args) => execFileSync(process.execPath, [join(root, "bin", "rifft"), ...args], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+const rifft = (...args) =>
+  execFileSync(process.execPath, [join(root, "bin", "rifft"), ...args], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
 const work = mkdtempSync(join(tmpdir(), "rifft-view-"));
 const median = (numbers) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)];
-const lines = (path) => readFileSync(path, "utf8").split("\n").filter((line) => line !== "");
+const lines = (path) =>
+  readFileSync(path, "utf8")
+    .split("\n")
+    .filter((line) => line !== "");
 
 try {
   const run = values.run ?? join(work, "run");
   if (values.run === undefined) {
-    rifft("train", join(root, "recipes/quickstart.toml"), "--set", "stage.1.steps=300", "--set", "stage.2.steps=20", "--run", run);
+    rifft(
+      "train",
+      join(root, "recipes/quickstart.toml"),
+      "--set",
+      "stage.1.steps=300",
+      "--set",
+      "stage.2.steps=20",
+      "--run",
+      run,
+    );
   }
   for (const wanted of values.samples.map(Number)) {
     const dir = values.keep === undefined ? join(work, String(wanted)) : join(values.keep, String(wanted));
@@ -51,7 +71,9 @@ function repeated(run, dir, wanted) {
   mkdirSync(join(dir, "rollouts", stage), { recursive: true });
   const files = readdirSync(folder).sort();
   const of = (name) => lines(join(run, name)).map((line) => JSON.parse(line));
-  const [metrics, timings] = [of("metrics.jsonl"), of("timings.jsonl")].map((all) => all.filter((line) => line.stage === stage));
+  const [metrics, timings] = [of("metrics.jsonl"), of("timings.jsonl")].map((all) =>
+    all.filter((line) => line.stage === stage),
+  );
   const [metricLines, timingLines] = [[], []];
   let samples = 0;
   for (let step = 0; samples < wanted; step++) {
@@ -74,10 +96,18 @@ async function measure(file) {
     let tab;
     for (let i = 0; i < 5; i++) {
       tab = await browser.open(file, { width: 1600, height: 1000 });
-      opened.push(await tab.until("document.body?.dataset.state === 'ready' && document.querySelector('.row .snippet')?.textContent !== ''"));
+      opened.push(
+        await tab.until(
+          "document.body?.dataset.state === 'ready' && document.querySelector('.row .snippet')?.textContent !== ''",
+        ),
+      );
     }
-    console.log(`  opens (list drawn, first texts there): median ${median(opened).toFixed(0)} ms, worst ${Math.max(...opened).toFixed(0)} ms`);
-    console.log(`  all texts searchable after ${(await tab.until("document.body.dataset.texts === 'ready'")).toFixed(0)} ms`);
+    console.log(
+      `  opens (list drawn, first texts there): median ${median(opened).toFixed(0)} ms, worst ${Math.max(...opened).toFixed(0)} ms`,
+    );
+    console.log(
+      `  all texts searchable after ${(await tab.until("document.body.dataset.texts === 'ready'")).toFixed(0)} ms`,
+    );
     const heap = await tab.run("performance.memory.usedJSHeapSize");
     console.log(`  JavaScript heap ${(heap / 1e6).toFixed(0)} MB`);
     // Until the list is drawn, which is the frame after.
@@ -105,7 +135,9 @@ async function measure(file) {
         );
       }
       const shown = await tab.run("document.getElementById('count').textContent");
-      console.log(`  ${name}: median ${median(times).toFixed(1)} ms, worst ${Math.max(...times).toFixed(1)} ms (${shown})`);
+      console.log(
+        `  ${name}: median ${median(times).toFixed(1)} ms, worst ${Math.max(...times).toFixed(1)} ms (${shown})`,
+      );
     }
     const frames = await tab.run(`new Promise((resolve) => {
       const list = document.getElementById("list");
@@ -124,7 +156,9 @@ async function measure(file) {
     })`);
     const worst = frames.toSorted((a, b) => b - a);
     const rate = (1000 * frames.length) / frames.reduce((sum, one) => sum + one, 0);
-    console.log(`  scrolls 300 px a frame: ${rate.toFixed(0)} frames/s, slowest 1 % of frames ${worst[Math.floor(frames.length / 100)].toFixed(0)} ms, worst ${worst[0].toFixed(0)} ms`);
+    console.log(
+      `  scrolls 300 px a frame: ${rate.toFixed(0)} frames/s, slowest 1 % of frames ${worst[Math.floor(frames.length / 100)].toFixed(0)} ms, worst ${worst[0].toFixed(0)} ms`,
+    );
     const moved = await tab.run(`(async () => {
       const list = document.getElementById("list");
       const times = [];
@@ -137,7 +171,9 @@ async function measure(file) {
       }
       return times;
     })()`);
-    console.log(`  next sample shown: median ${median(moved).toFixed(0)} ms, worst ${Math.max(...moved).toFixed(0)} ms`);
+    console.log(
+      `  next sample shown: median ${median(moved).toFixed(0)} ms, worst ${Math.max(...moved).toFixed(0)} ms`,
+    );
     if (tab.problems.length > 0) throw new Error(tab.problems.join("; "));
   } finally {
     await browser.close();

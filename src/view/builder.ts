@@ -112,7 +112,7 @@ export class ViewBuilder {
       });
     }
     const waiting = new Set(caused);
-    let number = 0;
+    const numbers = [0, 0];
     const roots = segments.flatMap(({ parent }, s) => (parent < 0 ? [s] : [])).reverse();
     const stack = roots.map((s) => ({ s, up: top, depth: depth + Number(headed) }));
     for (let next = stack.pop(); next !== undefined; next = stack.pop()) {
@@ -127,7 +127,7 @@ export class ViewBuilder {
           depth: level,
           up: above,
           segment: s,
-          number: leaf ? number++ : 0,
+          number: leaf ? numbers[segments[s].side ?? 0]++ : 0,
         });
         this.samples += Number(leaf);
         [above, level] = [row, level + 1];
@@ -150,7 +150,7 @@ export class ViewBuilder {
   }
 
   /** Puts a tree into the open block; returns its block and place. */
-  private store({ problem: _, flip: __, segments, ...tree }: AddedTree): [number, number] {
+  private store({ id, group, cause, segments }: AddedTree): [number, number] {
     if (this.blockRows >= BLOCK_ROWS || this.ids.length > 200_000) this.flush();
     const stored = segments.map(({ tokens, series, outcome, whole, ...segment }): ViewSegment => {
       const at = this.ids.length;
@@ -173,7 +173,7 @@ export class ViewBuilder {
           Object.fromEntries(Object.entries(outcome).map(([name, x]) => [name, Number.isFinite(x) ? x : String(x)])),
       };
     });
-    this.block.push({ ...tree, segments: stored });
+    this.block.push({ id, group, cause, segments: stored });
     return [this.encoded.length, this.block.length - 1];
   }
 

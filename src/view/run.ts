@@ -6,12 +6,12 @@ import { requireRun } from "../run/folder.ts";
 import { recipeOf } from "../run/models.ts";
 import type { Recipe } from "../run/recipe.ts";
 import { loadTask } from "../task/load.ts";
-import type { Task } from "../task/types.ts";
+import type { Problem, Task } from "../task/types.ts";
 import { ViewBuilder } from "./builder.ts";
 import { readCurves } from "./curves.ts";
 import type { View } from "./page.ts";
 import { Pieces } from "./pieces.ts";
-import { readRollouts, shownTree } from "./rollouts.ts";
+import { readRollouts, shownTree, type StepRollouts } from "./rollouts.ts";
 import { reasonOf, tokenizerOf } from "./tokenizer.ts";
 import type { ViewHead } from "./types.ts";
 import { cachedVerdicts, findProblems, readFailures, responseText } from "./verdicts.ts";
@@ -35,7 +35,7 @@ export async function runView(path: string, { steps }: RunViewOptions = {}): Pro
   try {
     const tokenizer = recipe && (await tokenizerOf(recipe.model, task?.vocabulary, note));
     const rollouts = readRollouts(dir, note, steps);
-    const problems = task && recipe ? await findProblems(task, recipe, rollouts) : undefined;
+    const problems = task && recipe && (await problemsOf(task, recipe, rollouts, note));
     const verdicts = task && cachedVerdicts(task);
     const failure = readFailures(dir, note);
     if (task !== undefined && verdicts === undefined)
@@ -65,7 +65,7 @@ export async function runView(path: string, { steps }: RunViewOptions = {}): Pro
       });
       places.push({ stage, step, samples: builder.add(shown, places.length) });
     }
-    if (verdicts !== undefined && unknown > 0)
+    if (verdicts !== undefined && problems !== undefined && unknown > 0)
       note(`no verdicts on ${unknown} samples: the training split of ${task?.name ?? "the task"} lacks their problems`);
     const { head, columns } = builder.finish();
     if (head.samples === 0)
@@ -102,6 +102,20 @@ async function openTask({ task, baseDir, seed }: Recipe, note: Note): Promise<Ta
     return await loadTask(task, { baseDir, seed });
   } catch (error) {
     note(`no verdicts: the task cannot be loaded (${reasonOf(error)})`);
+    return undefined;
+  }
+}
+
+async function problemsOf(
+  task: Task,
+  recipe: Recipe,
+  rollouts: readonly StepRollouts[],
+  note: Note,
+): Promise<Map<string, Problem> | undefined> {
+  try {
+    return await findProblems(task, recipe, rollouts);
+  } catch (error) {
+    note(`no questions and verdicts: the problems cannot be read (${reasonOf(error)})`);
     return undefined;
   }
 }

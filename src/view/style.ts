@@ -12,6 +12,7 @@ h1 { font-size: 1.45rem; line-height: 1.25; margin: .4rem 0; } h2 { font-size: 1
 dl.settings { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .5rem 1rem; margin: .8rem 0; }
 dt { font-size: .85rem; } dd { margin: 0; } dl.settings dd, dl.facts dd { font-variant-numeric: tabular-nums; }
 .notes { margin: .5rem 0; padding: .4rem .8rem .4rem 1.8rem; border-left: 3px solid var(--unsure); background: var(--card); } .notes:empty { display: none; }
+#numbers { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }

@@ -139,8 +139,6 @@ export async function openBrowser(program) {
         async type(text) {
           await call("Input.insertText", { text });
         },
-        /** Scrolls by the wheel at a place. */
-        wheel: (x, y, deltaY) => call("Input.dispatchMouseEvent", { type: "mouseWheel", x, y, deltaX: 0, deltaY }),
         /** A PNG of what is seen, or of the whole page. */
         async screenshot(whole = false) {
           const { data } = await call("Page.captureScreenshot", { format: "png", captureBeyondViewport: whole });

@@ -97,7 +97,7 @@ export function makeCurves(dom: Dom, head: ViewHead, onLine: (line: number) => v
     return { d, dots };
   }
 
-  function frame(name: string, [low, high]: [number, number], span: Span) {
+  function frame(name: string, [low, high]: [number, number], span: Span, scale = 1) {
     const x = xOf(span);
     const y = (value: number) => BOTTOM - ((BOTTOM - TOP) * (value - low)) / (high - low);
     const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": name });
@@ -105,7 +105,7 @@ export function makeCurves(dom: Dom, head: ViewHead, onLine: (line: number) => v
       const value = low + part * (high - low);
       plot.append(
         svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
-        svg("text", { x: LEFT - 5, y: Math.max(12, y(value) + 4), "text-anchor": "end" }, short(value)),
+        svg("text", { x: LEFT - 5, y: Math.max(12, y(value) + 4), "text-anchor": "end" }, short(scale * value)),
       );
     }
     starts.forEach(({ name: label, at }, i) => {
@@ -170,12 +170,12 @@ export function makeCurves(dom: Dom, head: ViewHead, onLine: (line: number) => v
     const ends: [number, number] = [Math.min(...own.map(({ low }) => low)), Math.max(...own.map(({ high }) => high))];
     const stages = new Set(own.map((one) => one.stage));
     const span = spanOf((line) => stages.has(lines.stage[line]));
-    const { figure, plot, x, y, readout } = frame(`${name}, 95 % intervals`, bounds(ends), span);
+    const { figure, plot, x, y, readout } = frame(`${name} in %`, bounds(ends), span, 100);
     const at = (one: ViewHead["points"][number]) => x(one.at - 0.5);
     const d = own.map((one, i) => `${i === 0 ? "M" : "L"}${at(one).toFixed(1)} ${y(one.value).toFixed(1)}`);
     plot.append(svg("path", { d: d.join(""), class: "curve" }));
     const percent = (one: ViewHead["points"][number]) =>
-      `${short(100 * one.value)} % [${short(100 * one.low)}, ${short(100 * one.high)}]`;
+      `${short(100 * one.value)} [${short(100 * one.low)}, ${short(100 * one.high)}]`;
     for (const one of own) {
       const group = svg("g", { class: "c0", "data-correct": one.correct, "data-problems": one.problems });
       group.append(

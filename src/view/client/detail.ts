@@ -180,12 +180,6 @@ export function makeDetail({ dom, head, columns, kinds, reader, tokens, place, g
       )
         own.push(i);
     }
-    const summary = facts([
-      ["samples", String(columns.number[row])],
-      ["mean reward", rounded(columns.reward[row])],
-      ["right", columns.right[row] < 0 ? undefined : `${columns.right[row]} of ${columns.number[row]}`],
-      ["caused by", tree.cause === undefined ? undefined : `${tree.cause.tree}, segment ${tree.cause.segment}`],
-    ]);
     if (head.kind === "comparison") {
       const side = (wanted: number) =>
         element(
@@ -194,8 +188,15 @@ export function makeDetail({ dom, head, columns, kinds, reader, tokens, place, g
           element("h3", {}, `${"AB"[wanted]} `, element("bdi", {}, head.sides[wanted])),
           ...own.filter((i) => columns.side[i] === wanted).flatMap((i) => sampleBody(i, tree, numbers)),
         );
-      return [summary, element("div", { class: "sides" }, side(0), side(1))];
+      return [element("div", { class: "sides" }, side(0), side(1))];
     }
+    const summary = facts([
+      ["samples", String(columns.number[row])],
+      ["mean reward", rounded(columns.reward[row])],
+      ["right", columns.right[row] < 0 ? undefined : `${columns.right[row]} of ${columns.number[row]}`],
+      ["group", tree.group],
+      ["caused by", tree.cause === undefined ? undefined : `${tree.cause.tree}, segment ${tree.cause.segment}`],
+    ]);
     const prompt = tree.segments[0];
     const table = element(
       "table",

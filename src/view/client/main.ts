@@ -85,6 +85,7 @@ export async function startPage(parts: ClientParts): Promise<void> {
   }
 
   const short = (value: number) => (Number.isNaN(value) ? "" : String(Number(value.toPrecision(3))));
+  const start = (text: string) => (text.length > 160 ? `${text.slice(0, 160)}…` : text);
   const tail = (text: string) => (text.length > 110 ? `…${text.slice(-110)}` : text);
   const badges = ["", "right", "wrong", "unsure"];
   function badge(verdict: number, other: number): HTMLElement | undefined {
@@ -116,12 +117,14 @@ export async function startPage(parts: ClientParts): Promise<void> {
           { class: "name" },
           place === undefined ? `${columns.number[row]} samples` : `${place.stage} ${place.step}`,
         ),
-        element("bdi", { class: "snippet" }, tail(problem.question ?? (ends[row] || problem.id))),
-        columns.right[row] < 0
+        element("bdi", { class: "snippet" }, start(problem.question ?? (ends[row] || problem.id))),
+        columns.right[row] < 0 || head.kind === "comparison"
           ? undefined
           : element("span", { class: "soft" }, `${columns.right[row]}/${columns.number[row]}`),
         flip === "" ? undefined : element("span", { class: "badge unsure" }, flip),
-        element("span", { class: "number", title: "mean reward" }, short(columns.reward[row])),
+        head.kind === "comparison"
+          ? undefined
+          : element("span", { class: "number", title: "mean reward" }, short(columns.reward[row])),
       );
       return;
     }
