@@ -1,5 +1,5 @@
-// Measures the page of a run in headless Chromium: node bench/view.mjs [--run RUN] [--samples 10000 50000] [--keep DIR]
-// Without --run a tiny model is trained for a minute; its steps are repeated until there are samples enough. CHROMIUM names the browser.
+// Measures the page of a run in headless Chromium: node bench/view.mjs [--run RUN] [--samples 10000 50000] [--tokens N] [--keep DIR]
+// --tokens: each sample's text again and again until it is so long, with other log-probs. Without --run a tiny model is trained for a minute; its steps are repeated until there are samples enough. CHROMIUM names the browser.
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,6 +14,7 @@ const { values } = parseArgs({
   options: {
     run: { type: "string" },
     samples: { type: "string", multiple: true, default: ["10000", "50000"] },
+    tokens: { type: "string" },
     keep: { type: "string" },
   },
 });
@@ -61,6 +62,21 @@ try {
   rmSync(work, { recursive: true, force: true });
 }
 
+/** A sample of so many tokens. Numbers that repeat would be compressed as no real ones are. */
+function lengthened(segment, tokens) {
+  if (tokens === 0 || segment.parent < 0) return segment;
+  const times = Math.ceil(tokens / segment.tokens.length);
+  const again = (list) => Array.from({ length: times }, () => list).flat();
+  const noisy = (x) => Math.fround(x - Math.random());
+  return {
+    ...segment,
+    tokens: again(segment.tokens),
+    logprobs: again(segment.logprobs).map(noisy),
+    text: segment.text.repeat(times),
+    fields: Object.fromEntries(Object.entries(segment.fields).map(([name, numbers]) => [name, again(numbers)])),
+  };
+}
+
 /** A run with the steps of another one, again and again, until it has so many samples. */
 function repeated(run, dir, wanted) {
   rmSync(dir, { recursive: true, force: true });
@@ -80,7 +96,12 @@ function repeated(run, dir, wanted) {
     const from = step % files.length;
     const trees = lines(join(folder, files[from])).map((line) => JSON.parse(line));
     samples += trees.reduce((sum, { segments }) => sum + segments.length - 1, 0);
-    const text = trees.map((tree, t) => `${JSON.stringify({ ...tree, id: `${stage}/${step}/${t}` })}\n`).join("");
+    const text = trees
+      .map(
+        (tree, t) =>
+          `${JSON.stringify({ ...tree, id: `${stage}/${step}/${t}`, segments: tree.segments.map((one) => lengthened(one, Number(values.tokens ?? 0))) })}\n`,
+      )
+      .join("");
     writeFileSync(join(dir, "rollouts", stage, `${String(step).padStart(6, "0")}.jsonl`), text);
     metricLines.push(JSON.stringify({ ...metrics[from], step }));
     timingLines.push(JSON.stringify({ ...timings[from], step }));

@@ -87,3 +87,8 @@ export { reportText } from "./eval/table.ts";
 export { type GoldFinding, validateGolds, type Validation } from "./eval/validate.ts";
 export { findLeaks, type Leak } from "./task/leaks.ts";
 export { type Interval, wilson95 } from "./eval/intervals.ts";
+
+// Pages.
+export { comparisonView, evaluationView } from "./view/evaluation.ts";
+export { type View, viewPage } from "./view/page.ts";
+export { runView, type RunViewOptions } from "./view/run.ts";

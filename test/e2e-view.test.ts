@@ -148,10 +148,13 @@ beta = 0.1
       dir: run,
       vocabulary,
       problems: [{ id: "p", prompt: { text: "think" }, answer: "1" }],
+      metrics: [{ stage: STAGE, step: 0, mismatch: 0.5 }],
       rollouts: [[second, first]],
     });
     const tab = await view([run]);
     await tab.until("document.body.dataset.texts === 'ready'");
+    const alarms = "[...document.querySelectorAll('[data-alarm=mismatch]')].map((mark) => mark.textContent)";
+    expect(await tab.run(alarms)).toEqual(["step 0: mismatch 0.5: sampler and trainer disagree by more than 0.001"]);
     const rows = await tab.run<string[]>(titles);
     expect(rows.map((row) => row.slice(0, 10))).toEqual([
       expect.stringMatching(/^0 1-grpo/),
@@ -180,9 +183,11 @@ beta = 0.1
     await tab.type("#### 1");
     await tab.until("document.getElementById('count').textContent === '1 of 5 samples'");
     expect(await tab.run(`${titles}.length`)).toBe(2);
+    expect(await tab.run("[...CSS.highlights.get('found')].length")).toBe(0);
     await tab.press("Escape");
     await tab.press("End");
     await tab.until("document.querySelector('[data-fact=format]')?.textContent === '1'");
+    expect(await tab.run("[...CSS.highlights.get('found')].map(String).join()")).toContain("####,1");
     await tab.press("?");
     expect(await tab.run("document.getElementById('help').open")).toBe(true);
     expect(tab.problems).toEqual([]);

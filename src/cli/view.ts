@@ -21,7 +21,7 @@ interface Options {
 }
 
 /** A page above this size is slow to open; its steps can be chosen. */
-const LARGE = 100e6;
+const LARGE = 200e6;
 
 export function viewCommand(): Command {
   return new Command("view")

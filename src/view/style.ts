@@ -51,6 +51,7 @@ dl.facts { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; margin: .6rem 0; }
 .segment, .question { border-left: 3px solid var(--line); padding-left: .8rem; margin: .8rem 0; } .segment[data-source=policy] { border-color: var(--c0); } .segment[data-source=search] { border-color: var(--c1); }
 .segment h3, .question h3 { color: var(--soft); font-weight: 600; margin-top: 0; } .segment h3 span { font-weight: normal; }
 .text { white-space: pre-wrap; unicode-bidi: isolate; max-width: 60rem; } .tokens > span { border-radius: 2px; box-decoration-break: clone; -webkit-box-decoration-break: clone; } .tokens > span.at { outline: 1.5px solid var(--c0); }
+::highlight(found) { text-decoration: underline 2px var(--c1); background: color-mix(in srgb, var(--c1) 25%, transparent); }
 .token { min-height: 1.5em; font-size: .82rem; font-variant-numeric: tabular-nums; } .legend { display: flex; gap: 1rem; font-size: .82rem; }
 .swatch { display: inline-block; width: .9em; height: .9em; border-radius: 2px; margin-right: .3em; vertical-align: -.1em; }
 .sides { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 1rem; }

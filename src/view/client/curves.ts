@@ -100,12 +100,15 @@ export function makeCurves(dom: Dom, head: ViewHead, onLine: (line: number) => v
   function frame(name: string, [low, high]: [number, number], span: Span, scale = 1) {
     const x = xOf(span);
     const y = (value: number) => BOTTOM - ((BOTTOM - TOP) * (value - low)) / (high - low);
+    // As many digits as tell the ends apart.
+    const digits = Math.min(20, Math.max(0, 2 - Math.floor(Math.log10(scale * (high - low)))));
+    const tick = (value: number) => short(Number((scale * value).toFixed(digits)));
     const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": name });
     for (const part of [0, 0.5, 1]) {
       const value = low + part * (high - low);
       plot.append(
         svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), class: "grid" }),
-        svg("text", { x: LEFT - 5, y: Math.max(12, y(value) + 4), "text-anchor": "end" }, short(scale * value)),
+        svg("text", { x: LEFT - 5, y: Math.max(12, y(value) + 4), "text-anchor": "end" }, tick(value)),
       );
     }
     starts.forEach(({ name: label, at }, i) => {

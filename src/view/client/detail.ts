@@ -24,6 +24,7 @@ export interface DetailOptions {
 export function makeDetail({ dom, head, columns, kinds, reader, tokens, place, go, title }: DetailOptions) {
   const { element, append, text, markup } = dom;
   let [shown, paint] = [-1, "logprobs"];
+  let words: readonly string[] = [];
   const labels = { equal: ["right", "right"], different: ["wrong", "wrong"], unsure: ["unsure", "unsure"] } as const;
 
   function pathTo({ segments }: ViewTree, end: number): number[] {
@@ -278,6 +279,40 @@ export function makeDetail({ dom, head, columns, kinds, reader, tokens, place, g
     return element("nav", { class: "relatives", "aria-label": "the tree that this belongs to" }, ...parts);
   }
 
+  /** Marks the words that were searched for, which may run over several tokens. */
+  function highlight(): void {
+    // Older browsers show the text without marks.
+    if (!("highlights" in CSS)) return;
+    const ranges: Range[] = [];
+    for (const box of place.querySelectorAll(".text")) {
+      const walker = document.createTreeWalker(box, NodeFilter.SHOW_TEXT);
+      const nodes: { node: Node; from: number }[] = [];
+      let whole = "";
+      while (walker.nextNode() !== null) {
+        nodes.push({ node: walker.currentNode, from: whole.length });
+        whole += walker.currentNode.textContent;
+      }
+      // A text whose length changes in lower case (as of İ) has other places: it stays unmarked.
+      const lower = whole.toLowerCase();
+      if (lower.length !== whole.length) continue;
+      const place = (at: number) => nodes.findLast(({ from }) => from <= at) ?? nodes[0];
+      for (const word of words) {
+        for (
+          let at = lower.indexOf(word);
+          at >= 0 && ranges.length < 1000;
+          at = lower.indexOf(word, at + word.length)
+        ) {
+          const [start, end] = [place(at), place(at + word.length - 1)];
+          const range = document.createRange();
+          range.setStart(start.node, at - start.from);
+          range.setEnd(end.node, at + word.length - end.from);
+          ranges.push(range);
+        }
+      }
+    }
+    CSS.highlights.set("found", new Highlight(...ranges));
+  }
+
   async function show(row: number): Promise<void> {
     shown = row;
     const block = columns.block[row];
@@ -296,10 +331,16 @@ export function makeDetail({ dom, head, columns, kinds, reader, tokens, place, g
     );
     place.replaceChildren(body);
     place.scrollTop = 0;
+    highlight();
   }
 
   return {
     show,
+    /** Words to mark, in lower case. */
+    search(next: readonly string[]): void {
+      words = next;
+      highlight();
+    },
     paint(name: string): Promise<void> | undefined {
       paint = name;
       return shown < 0 ? undefined : show(shown);

@@ -112,11 +112,7 @@ export async function startPage(parts: ClientParts): Promise<void> {
       const flip = ["", "A better", "B better"][columns.flip[row]];
       append(
         box,
-        element(
-          "span",
-          { class: "name" },
-          place === undefined ? `${columns.number[row]} samples` : `${place.stage} ${place.step}`,
-        ),
+        element("span", { class: "name" }, place === undefined ? problem.id : `${place.stage} ${place.step}`),
         element("bdi", { class: "snippet" }, start(problem.question ?? (ends[row] || problem.id))),
         columns.right[row] < 0 || head.kind === "comparison"
           ? undefined
@@ -182,6 +178,7 @@ export async function startPage(parts: ClientParts): Promise<void> {
       await loadAll();
       if (mine !== asked) return;
     }
+    detail.search(query.words);
     const { rows, samples } = select(query);
     list.show(rows);
     find("count").textContent = `${samples.toLocaleString("en-US")} of ${head.samples.toLocaleString("en-US")} samples`;
@@ -324,6 +321,10 @@ export async function startPage(parts: ClientParts): Promise<void> {
     global[event.key]();
   });
 
+  if (head.kind === "comparison" && columns.flip.some((flip) => flip > 0)) {
+    find<HTMLSelectElement>("flip").value = "flipped";
+    query.flip = "flipped";
+  }
   await filter();
   document.body.dataset.state = "ready";
   setTimeout(() => void loadAll());

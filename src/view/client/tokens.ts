@@ -41,7 +41,7 @@ export function makeTokens(dom: Dom, head: ViewHead) {
       element(
         "span",
         {},
-        element("i", { class: "swatch", style: `background: color-mix(in srgb, var(--${hue}) 55%, transparent)` }),
+        element("i", { class: "swatch", style: `background: color-mix(in srgb, var(--${hue}) 65%, transparent)` }),
         label,
       );
     if (/logprob/i.test(series))
@@ -50,6 +50,7 @@ export function makeTokens(dom: Dom, head: ViewHead) {
         { class: "legend soft" },
         mark("wrong", `improbable: the full colour from ${IMPROBABLE} down`),
       );
+    if (scale === 0) return element("span", { class: "legend soft" }, `no ${named(series)} here, or all are 0`);
     const size = String(Number(scale.toPrecision(3)));
     if (series === "entropy") return element("span", { class: "legend soft" }, mark("unsure", `up to ${size} nats`));
     return element("span", { class: "legend soft" }, mark("right", `up to ${size}`), mark("wrong", `down to -${size}`));
@@ -68,7 +69,7 @@ export function makeTokens(dom: Dom, head: ViewHead) {
       if (shown !== undefined) {
         const { hue, strength } = shade(series, shown[t], scale);
         if (strength > 0.004)
-          token.style.background = `color-mix(in srgb, var(--${hue}) ${(strength * 55).toFixed(1)}%, transparent)`;
+          token.style.background = `color-mix(in srgb, var(--${hue}) ${(strength * 65).toFixed(1)}%, transparent)`;
       }
       text(token, piece);
       box.append(token);
