@@ -1,7 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
 import { problemFields } from "../eval/evaluate.ts";
+import { listCheckpoints } from "../run/checkpoint.ts";
 import { requireRun } from "../run/folder.ts";
 import { recipeOf } from "../run/models.ts";
 import type { Recipe } from "../run/recipe.ts";
@@ -152,12 +153,12 @@ const stateSchema = z.looseObject({ stage: z.number() });
 /** By the newest checkpoint and the lock: complete, running, or neither. */
 function stateOf(dir: string, recipe: Recipe): string {
   const folder = join(dir, "checkpoints");
-  const newest = existsSync(folder) ? readdirSync(folder).sort().at(-1) : undefined;
+  const newest = listCheckpoints(folder).at(-1);
   try {
     const state = stateSchema.parse(JSON.parse(readFileSync(join(folder, newest ?? "", "state.json"), "utf8")));
     if (state.stage >= recipe.stages.length) return "complete";
   } catch {
-    // No checkpoint, or one that is being written: the run is not complete then.
+    // No checkpoint yet, or a damaged one: the run is not complete then.
   }
   return existsSync(join(dir, "lock")) ? "in progress, or killed" : "not complete: interrupted";
 }

@@ -40,7 +40,7 @@ export function makeCurves(dom: Dom, head: ViewHead, onLine: (line: number) => v
     }
     if (low === high) return [low - (Math.abs(low) || 1) * 0.5, high + (Math.abs(high) || 1) * 0.5];
     const room = (high - low) * 0.04;
-    return [low - room, high + room];
+    return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
   }
 
   /** Where each stage begins. */
