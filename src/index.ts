@@ -67,9 +67,10 @@ export { decodeTree, encodeTree } from "./forest/json.ts";
 export { sampleGroups, type GroupRollout, type SamplingSettings } from "./rollout/single.ts";
 export { sft, type SftSettings } from "./method/sft.ts";
 export { grpo, type GrpoSettings } from "./method/grpo.ts";
+export { selftrain, type SelftrainSettings } from "./method/selftrain.ts";
 export { groupAdvantages, tokenWeights } from "./method/advantages.ts";
 export { cispo, type ClipThresholds, crossEntropy, grpoLoss, importanceSampling, ppo } from "./method/losses.ts";
-export type { Stage, Step } from "./method/stage.ts";
+export type { DataStage, DrawingStep, Stage, Step } from "./method/stage.ts";
 
 // Evaluation.
 export { evaluate, type EvaluateOptions, takeProblems } from "./eval/evaluate.ts";
@@ -87,6 +88,7 @@ export { reportText } from "./eval/table.ts";
 export { type GoldFinding, validateGolds, type Validation } from "./eval/validate.ts";
 export { findLeaks, type Leak } from "./task/leaks.ts";
 export { type Interval, wilson95 } from "./eval/intervals.ts";
+export { type Bar, histogram, type SolveRate, solveRates } from "./eval/profile.ts";
 
 // Pages.
 export { comparisonView, evaluationView } from "./view/evaluation.ts";

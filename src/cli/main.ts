@@ -5,12 +5,14 @@ import { benchCommand } from "./bench.ts";
 import { compareCommand } from "./compare.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
+import { experimentCommand } from "./experiment.ts";
 import { exportCommand } from "./export.ts";
 import { gradeCommand } from "./grade.ts";
 import { pullCommand } from "./pull.ts";
 import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
 import { scoreCommand } from "./score.ts";
+import { taskCommand } from "./task.ts";
 import { trainCommand } from "./train.ts";
 import { viewCommand } from "./view.ts";
 
@@ -26,8 +28,10 @@ async function main(args: string[]): Promise<number> {
     trainCommand,
     resumeCommand,
     evalCommand,
+    taskCommand,
     compareCommand,
     viewCommand,
+    experimentCommand,
     sampleCommand,
     scoreCommand,
     gradeCommand,

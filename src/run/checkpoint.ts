@@ -26,7 +26,9 @@ export const runStateSchema = z.strictObject({
   step: count,
   /** Steps of the whole run that are done. */
   totalSteps: count,
-  /** Training problems that the stage has handed out. */
+  /** Of these, the steps that only sampled. */
+  samplingSteps: count.default(0),
+  /** Training problems that the stage has handed out; once it trains on items of its own, those items. */
   cursor: count,
   /** Tokens counted since the run began. */
   counts: z.strictObject({ generated: count, prefilled: count, scored: count, trained: count }),

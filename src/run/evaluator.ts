@@ -58,7 +58,9 @@ export class Evaluator {
     // The end of the stage before is the same place.
     if (state.step === 0)
       return stage.from !== "previous" || last === undefined || last.totalSteps !== state.totalSteps;
-    return over || state.step % this.recipe.every === 0;
+    // Steps that only sample leave the weights with which the stage began.
+    const trained = state.step - state.samplingSteps;
+    return over || (trained > 0 && trained % this.recipe.every === 0);
   }
 
   /** Begins to count for a stage's patience. */

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type Method as MethodEntry, methods as entries } from "../method/index.ts";
-import type { Stage } from "../method/stage.ts";
+import type { DataStage } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Problem } from "../task/types.ts";
 import { parseStrict } from "../strict.ts";
@@ -18,7 +18,7 @@ export interface ConfiguredMethod {
   quality: Record<string, "higher" | "lower">;
   /** Its mark of generated tokens is kept at the stage's end. */
   markAtEnd: boolean;
-  run(stage: Stage): Promise<void>;
+  run(stage: DataStage): Promise<void>;
 }
 
 interface Method {
@@ -37,7 +37,7 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         settings: { ...settings },
         lr: z.number().parse(settings.lr),
         problemsPerStep: entry.problemsPerStep(settings),
-        rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem),
+        rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem, settings),
         quality: entry.quality,
         markAtEnd: entry.markAtEnd === true,
         run: (stage) => entry.run(stage, settings),
@@ -50,4 +50,5 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
 export const methods: Record<string, Method> = {
   sft: method(entries.sft),
   grpo: method(entries.grpo),
+  selftrain: method(entries.selftrain),
 };

@@ -124,6 +124,10 @@ describe("parseRecipe", () => {
     ['from = "./nowhere"', "`stage.2.from`: there is no folder"],
     ["minibatches = 3", "`stage.2.minibatches`"],
     ["samples = 1", "`stage.2.samples`"],
+    [
+      '[[stage]]\nmethod = "selftrain"\ngeneratedTokens = 1000',
+      "`stage.3.generatedTokens`: selftrain generates nothing while it trains",
+    ],
   ])("in a stage: %s", (line, message) => {
     expect(mistake(`${small}${line}\n`)).toContain(message);
   });

@@ -9,6 +9,7 @@ import { checkKeepBest } from "./best.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
 import type { Split } from "../task/types.ts";
+import { parseWhere } from "./where.ts";
 import { keyPath, parseStrict, unknownKey } from "../strict.ts";
 
 /** A task by name or file, or a table of `name` and the task's own options. */
@@ -32,6 +33,9 @@ export interface Recipe {
   };
   /** Absent: no evaluation inside the run. */
   eval?: EvaluationRecipe;
+  /** A profile of the task's training problems, and which of them are trained on by how often they were solved. */
+  profile?: string;
+  where?: string;
   /** Memory budget in GB. */
   memory?: number;
   /** Longest prompt with response, in tokens; the model's own limit when absent. */
@@ -115,6 +119,8 @@ const recipeSchema = z.strictObject({
       maxTokens: wholeAmount.default(512),
     })
     .optional(),
+  profile: z.string().min(1).optional(),
+  where: z.string().optional(),
   memory: amount.optional(),
   context: wholeAmount.optional(),
   stage: z.array(table).min(1, "a recipe needs at least one [[stage]]"),
@@ -141,6 +147,14 @@ export function parseRecipe(
 ): Recipe {
   const raw = parseToml(text, source);
   for (const override of overrides) applyOverride(raw, override);
+  return checkRecipe(raw, { source, baseDir });
+}
+
+/** Checks a recipe as a table, in the layout of its file. */
+export function checkRecipe(
+  raw: Record<string, unknown>,
+  { source, baseDir }: { source: string; baseDir: string },
+): Recipe {
   const recipe = parseStrict(recipeSchema, raw, source);
   const stages = recipe.stage.map((stage, i) => parseStage(stage, i, source));
   const names: string[] = [];
@@ -156,12 +170,29 @@ export function parseRecipe(
     lora: recipe.lora,
     checkpoint: recipe.checkpoint,
     eval: recipe.eval,
+    ...checkWhere(recipe, source, baseDir),
     memory: recipe.memory,
     context: recipe.context,
     stages,
   };
   checkKeepBest(checked, source);
   return checked;
+}
+
+/** A profile and the condition on it, which are of use together alone. */
+function checkWhere({ profile, where }: { profile?: string; where?: string }, source: string, baseDir: string) {
+  if (where === undefined && profile === undefined) return {};
+  if (where === undefined || profile === undefined) {
+    const [given, missing] = where === undefined ? ["profile", "where"] : ["where", "profile"];
+    const hint = missing === "where" ? 'where = "0.1 < solved < 0.9"' : "the samples that `rifft task profile` wrote";
+    throw new UserError(`${source}: \`${given}\` needs \`${missing}\` beside it: ${hint}`);
+  }
+  try {
+    parseWhere(where);
+  } catch (error) {
+    throw error instanceof UserError ? new UserError(`${source}: \`where\`: ${error.message}`) : error;
+  }
+  return { profile: resolve(baseDir, profile), where };
 }
 
 function parseStage(raw: Record<string, unknown>, index: number, source: string): StageRecipe {
@@ -196,6 +227,11 @@ function parseStage(raw: Record<string, unknown>, index: number, source: string)
     const found = given.length === 0 ? "none" : given.join(" and ");
     throw new UserError(
       `${source}: \`${keyPath(path)}\` needs exactly one of ${budgetKinds.join(", ")}, or marks, to say how long it runs; found ${found}`,
+    );
+  }
+  if (configured.markAtEnd && common.generatedTokens !== undefined) {
+    throw new UserError(
+      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds, and cap its sampling with sampleTokens`,
     );
   }
   const measures = given.map((kind): Measure => ({ kind, amount: common[kind] ?? 0 }));
@@ -252,7 +288,7 @@ function resolveTask(task: TaskReference, baseDir: string): TaskReference {
   return { ...Object.fromEntries(options), name: resolveName(task.name) };
 }
 
-function parseToml(text: string, source: string): Record<string, unknown> {
+export function parseToml(text: string, source: string): Record<string, unknown> {
   try {
     return parse(text);
   } catch (error) {
@@ -266,13 +302,16 @@ function parseToml(text: string, source: string): Record<string, unknown> {
 function applyOverride(raw: Record<string, unknown>, override: string): void {
   const equals = override.indexOf("=");
   if (equals < 1) throw new UserError(`--set ${override}: expected key=value, such as stage.1.lr=1e-5`);
-  const key = override.slice(0, equals).trim();
-  const value = tomlValue(override.slice(equals + 1).trim());
+  applyChange(raw, override.slice(0, equals).trim(), tomlValue(override.slice(equals + 1).trim()), `--set ${override}`);
+}
+
+/** Changes a key of a recipe's table, written as in `--set`. `source` begins the line of an error. */
+export function applyChange(raw: Record<string, unknown>, key: string, value: unknown, source: string): void {
   const path = key.split(".");
   const stages: unknown[] = Array.isArray(raw.stage) ? raw.stage : [];
   const isMethod = Object.hasOwn(methods, path[0]);
   if (path[0] !== "stage" && !isMethod) {
-    setAt(raw, path, value, override);
+    setAt(raw, path, value, source);
     return;
   }
   const rest = path.slice(isMethod ? 1 : 2);
@@ -280,20 +319,20 @@ function applyOverride(raw: Record<string, unknown>, override: string): void {
     ? stages.filter((stage) => isTable(stage) && stage.method === path[0])
     : stages.slice(Number(path[1]) - 1, Number(path[1]));
   if (!isMethod && !/^[1-9]\d*$/.test(path[1] ?? "")) {
-    throw new UserError(`--set ${override}: stages are numbered from 1, such as stage.1.lr=1e-5`);
+    throw new UserError(`${source}: stages are numbered from 1, such as stage.1.lr=1e-5`);
   }
-  if (rest.length === 0) throw new UserError(`--set ${override}: name a key of the stage, such as ${key}.lr=1e-5`);
+  if (rest.length === 0) throw new UserError(`${source}: name a key of the stage, such as ${key}.lr=1e-5`);
   if (chosen.length === 0) {
-    throw new UserError(`--set ${override}: the recipe has no such stage (it has ${stages.length})`);
+    throw new UserError(`${source}: the recipe has no such stage (it has ${stages.length})`);
   }
-  for (const stage of chosen) if (isTable(stage)) setAt(stage, rest, value, override);
+  for (const stage of chosen) if (isTable(stage)) setAt(stage, rest, value, source);
 }
 
-function setAt(target: Record<string, unknown>, path: string[], value: unknown, override: string): void {
+function setAt(target: Record<string, unknown>, path: string[], value: unknown, source: string): void {
   let at = target;
   for (const part of path.slice(0, -1)) {
     const next = Object.hasOwn(at, part) ? at[part] : undefined;
-    if (next !== undefined && !isTable(next)) throw new UserError(`--set ${override}: \`${part}\` is not a table`);
+    if (next !== undefined && !isTable(next)) throw new UserError(`${source}: \`${part}\` is not a table`);
     const child = next ?? {};
     define(at, part, child);
     at = child;
@@ -321,7 +360,7 @@ export function parseTaskReference(text: string): TaskReference {
   return parseStrict(taskSchema, value, "--task");
 }
 
-function isTable(value: unknown): value is Record<string, unknown> {
+export function isTable(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
 import type { Engine, Model, Policy, TokenCounts } from "../engine/types.ts";
-import { UserError } from "../errors.ts";
+import { DivergedError, UserError } from "../errors.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
 import { type Best, bestOf, sparedCheckpoints } from "./best.ts";
@@ -26,6 +26,7 @@ import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
 import { createSpec, modelFolder } from "./models.ts";
 import { checkCapabilities, checkProblems } from "./preflight.ts";
+import { type TrainingProblems, trainingProblems } from "./profile.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
 import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml, type StageRecipe } from "./recipe.ts";
 import { RunStage } from "./stage.ts";
@@ -62,6 +63,7 @@ const beginning: RunState = {
   stage: 0,
   step: 0,
   totalSteps: 0,
+  samplingSteps: 0,
   cursor: 0,
   counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 },
   engineSeconds: 0,
@@ -79,10 +81,11 @@ export async function train(recipe: Recipe, options: TrainOptions = {}): Promise
     );
   }
   return withRun(recipe, options, async (run) => {
-    await run.prepare(beginning, undefined);
+    const state = run.beginning();
+    await run.prepare(state, undefined);
     const record = { ...run.record(), baseDir: recipe.baseDir, recipe: recipeTable(recipe) };
     const folder = RunFolder.create(dir, recipeToml(recipe), record);
-    return run.go(folder, structuredClone(beginning), undefined);
+    return run.go(folder, state, undefined);
   });
 }
 
@@ -111,13 +114,18 @@ export async function resume(dir: string, options: ResumeOptions = {}): Promise<
       progress.note(text);
       setAside(folder.checkpoints, name);
     });
-    const state = found?.state ?? structuredClone(beginning);
     if (found === undefined) progress.note("no checkpoint yet: starting from the beginning");
-    if (state.stage === recipe.stages.length) {
-      progress.note(`${folder.dir} is complete: all ${state.totalSteps} steps are done`);
-      return resultOf(folder, recipe, state, true);
+    if (found?.state.stage === recipe.stages.length) {
+      progress.note(`${folder.dir} is complete: all ${found.state.totalSteps} steps are done`);
+      return resultOf(folder, recipe, found.state, true);
     }
     return await withRun(recipe, options, async (run) => {
+      const state = found?.state ?? run.beginning();
+      if (before.profile !== run.record().profile) {
+        throw new UserError(
+          `${recipe.profile} is not as it was when ${folder.dir} began, and its problems were chosen by it; put it back, or start a new run`,
+        );
+      }
       await run.prepare(state, { folder, checkpoint: found?.path });
       checkEnvironment(folder, before, run.record(), options.force === true, progress);
       const names = recipe.stages.map((stage) => stage.name);
@@ -161,7 +169,8 @@ async function withRun(
   try {
     checkCapabilities(recipe, engine.capabilities());
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
-    run = new Run(recipe, options, engine, task, await Evaluator.open(recipe, task));
+    const training = await trainingProblems(recipe, task);
+    run = new Run(recipe, options, engine, task, training, await Evaluator.open(recipe, task));
     return await work(run);
   } finally {
     await run?.close();
@@ -181,16 +190,25 @@ class Run {
   private readonly options: TrainOptions;
   private readonly engine: Engine;
   private readonly task: Task;
+  private readonly training: TrainingProblems;
   private readonly evaluator: Evaluator | undefined;
   private model: Model | undefined;
   /** Whether the open model holds the weights with which its stage began. */
   private hasStart = false;
 
-  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task, evaluator: Evaluator | undefined) {
+  constructor(
+    recipe: Recipe,
+    options: TrainOptions,
+    engine: Engine,
+    task: Task,
+    training: TrainingProblems,
+    evaluator: Evaluator | undefined,
+  ) {
     this.recipe = recipe;
     this.options = options;
     this.engine = engine;
     this.task = task;
+    this.training = training;
     this.evaluator = evaluator;
   }
 
@@ -199,13 +217,25 @@ class Run {
     await this.task.close();
   }
 
-  record(): Pick<RunRecord, "environment"> {
-    return { environment: currentEnvironment(this.model?.info.plan ?? "") };
+  record(): Pick<RunRecord, "environment" | "profile"> {
+    return {
+      environment: currentEnvironment(this.model?.info.plan ?? ""),
+      profile: this.training.profile?.sha256,
+    };
+  }
+
+  /** The state before the first step, in which what a profile cost is counted. */
+  beginning(): RunState {
+    const cost = this.training.profile?.cost;
+    const state = structuredClone(beginning);
+    if (cost === undefined) return state;
+    Object.assign(state.counts, { generated: cost.generated, prefilled: cost.prefilled });
+    return { ...state, engineSeconds: cost.seconds };
   }
 
   /** Opens the model with which the run goes on, and checks the problems against it. */
   async prepare(state: RunState, at: StartingPoint | undefined): Promise<void> {
-    const source = await this.task.problems("train");
+    const { source } = this.training;
     const model = await this.openModel(state, at);
     checkProblems(this.recipe, this.task, source, model);
     this.evaluator?.check(model);
@@ -275,17 +305,19 @@ class Run {
     const interrupted = () => options.signal?.aborted === true;
     let where = () => "";
     try {
-      const source = await task.problems("train");
+      const { source, profile } = this.training;
       const names = recipe.stages.map((stage) => stage.name);
       const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
       progress.note(this.openedModel().info.plan);
+      if (profile !== undefined) progress.note(profile.text);
       progress.curve(readCurve(folder.dir), bestOf(recipe, state));
       let newest = checkpoint;
       while (state.stage < recipe.stages.length) {
         const current = recipe.stages[state.stage];
         const model = this.openedModel();
         counters.attach(model);
-        if (state.step === 0) {
+        // The first stage's budget includes what came before it, a profile's cost.
+        if (state.step === 0 && state.stage > 0) {
           state.atStageStart = { generated: counters.now().generated, engineSeconds: counters.engineSeconds };
         }
         const save = async () => {
@@ -312,29 +344,30 @@ class Run {
           journal,
           counters,
           progress,
-          position: { step: state.step, cursor: state.cursor, atStart: state.atStageStart },
+          position: {
+            step: state.step,
+            samplingSteps: state.samplingSteps,
+            cursor: state.cursor,
+            atStart: state.atStageStart,
+          },
+          place: { position: state.stage + 1, of: recipe.stages.length },
           interrupted,
           startPolicy: () => this.startPolicy(folder, state, model),
           ended: () => boundary.outOfPatience,
           onStep: async ({ metrics }) => {
             state.step = stage.position.step;
+            state.samplingSteps = stage.position.samplingSteps;
             state.cursor = stage.position.cursor;
             state.totalSteps++;
             if (await boundary.leave(stage, metrics)) await save();
           },
         });
         where = () => stage.where ?? `stage ${stage.name}`;
-        progress.stage({
-          name: stage.name,
-          position: state.stage + 1,
-          of: recipe.stages.length,
-          totalSteps: totalSteps(current),
-        });
         if (await boundary.enter(stage)) await save();
         await current.run(stage);
         if (interrupted() && (!stage.over || boundary.pending(stage))) return resultOf(folder, recipe, state, false);
         state.stageEnds[stage.name] = checkpointName(state);
-        Object.assign(state, { stage: state.stage + 1, step: 0, cursor: 0 });
+        Object.assign(state, { stage: state.stage + 1, step: 0, samplingSteps: 0, cursor: 0 });
         await save();
         removeCheckpoint(join(folder.dir, "snapshots"), stage.name);
         if (state.stage === recipe.stages.length) break;
@@ -346,7 +379,8 @@ class Run {
       folder.log(error instanceof Error ? (error.stack ?? error.message) : String(error));
       if (!(error instanceof UserError)) throw error;
       const place = where();
-      throw new UserError(
+      const Kind = error instanceof DivergedError ? DivergedError : UserError;
+      throw new Kind(
         `${place === "" ? "" : `${place}: `}${error.message} (kept in ${folder.dir} up to the last checkpoint; \`rifft resume\` continues it)`,
       );
     } finally {
@@ -383,11 +417,6 @@ class Run {
     this.hasStart = true;
     return policy;
   }
-}
-
-function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
-  if (stopAt !== undefined && stopAt >= 1) return stopAt;
-  return budget.kind === "steps" ? Math.ceil(budget.amount * (stopAt ?? 1)) : undefined;
 }
 
 function resultOf(folder: RunFolder, recipe: Recipe, state: RunState, complete: boolean): RunResult {

@@ -6,8 +6,8 @@ import type { AnswerGrade } from "../eval/samples.ts";
 import type { Segment } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Recipe } from "../run/recipe.ts";
-import { ProblemOrder } from "../run/stage.ts";
-import type { Problem, ProblemSource, Task } from "../task/types.ts";
+import { Order } from "../run/stage.ts";
+import type { Problem, Task } from "../task/types.ts";
 import { readJsonLines } from "./lines.ts";
 import type { StepRollouts } from "./rollouts.ts";
 
@@ -29,12 +29,12 @@ export async function findProblems(
   for (const { name } of recipe.stages) {
     const steps = rollouts.filter(({ stage }) => stage === name);
     if (steps.length === 0) continue;
-    const order = new ProblemOrder(source satisfies ProblemSource, `${recipe.seed}/${name}`);
+    const order = new Order(source.size, `${recipe.seed}/${name}`);
     // A stage takes its problems in order, as many a step; filters may pass some over.
     const problems = new Set(steps.flatMap(({ trees }) => trees.map(({ problem }) => problem))).size;
     const last = Math.max(...steps.map(({ step }) => step)) + 1;
     const most = 4 * Math.ceil(problems / steps.length) * last + 1000;
-    for (let cursor = 0; cursor < most && wanted.size > 0; cursor++) take(order.at(cursor));
+    for (let cursor = 0; cursor < most && wanted.size > 0; cursor++) take(source.at(order.at(cursor)));
   }
   return found;
 }

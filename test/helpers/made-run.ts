@@ -32,7 +32,7 @@ export function makeRun({ dir, vocabulary, problems, metrics = [], timings = [],
   const { tokenizer } = tinyFiles({ vocabulary }, () => 0);
   folder.append("metrics", ...metrics);
   folder.append("timings", ...timings);
-  rollouts.forEach((forest, step) => folder.writeRollouts(STAGE, step, forest, tokenizer));
+  rollouts.forEach((forest, step) => folder.writeRollouts(STAGE, step, forest, tokenizer, false));
   folder.close();
 }
 
