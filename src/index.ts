@@ -95,3 +95,8 @@ export { type GoldFinding, validateGolds, type Validation } from "./eval/validat
 export { findLeaks, type Leak } from "./task/leaks.ts";
 export { type Interval, wilson95 } from "./eval/intervals.ts";
 export { type Bar, histogram, type SolveRate, solveRates } from "./eval/profile.ts";
+
+// Pages.
+export { comparisonView, evaluationView } from "./view/evaluation.ts";
+export { type View, viewPage } from "./view/page.ts";
+export { runView, type RunViewOptions } from "./view/run.ts";

@@ -1,3 +1,4 @@
+import { performance } from "node:perf_hooks";
 import type { LocalModel } from "../engine/local/index.ts";
 import { packTrees } from "../engine/local/pack.ts";
 import { RandomStream } from "../engine/random.ts";

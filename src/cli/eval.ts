@@ -3,22 +3,23 @@ import { basename, dirname, join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { UserError } from "../errors.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
-import { evaluationPage } from "../eval/html.ts";
 import { regradeSample } from "../eval/regrade.ts";
-import { checkKs, type EvaluationReport, type EvaluationSettings, gradingSettings, reportOf } from "../eval/report.ts";
-import { byProblem, type EvaluatedSample, readSamples } from "../eval/samples.ts";
+import { checkKs, type EvaluationReport, gradingSettings, reportOf } from "../eval/report.ts";
+import type { EvaluatedSample } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
-import { isMode } from "../grade/index.ts";
 import { diskError } from "../run/disk.ts";
-import { modelDigest, recordedSettings } from "../run/evaluation.ts";
+import { modelDigest } from "../run/evaluation.ts";
 import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
 import { parseTaskReference } from "../run/recipe.ts";
 import { parseGrading } from "../task/grading.ts";
 import { allProblems, findLeaks, type Leak } from "../task/leaks.ts";
 import { loadTask } from "../task/load.ts";
-import type { Grading, Problem, Split, Task } from "../task/types.ts";
+import type { Problem, Split, Task } from "../task/types.ts";
+import { evaluationView } from "../view/evaluation.ts";
+import { viewPage } from "../view/page.ts";
+import { wholeProblems } from "./evaluation.ts";
 import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine } from "./output.ts";
@@ -129,7 +130,7 @@ async function sample(o: Options): Promise<void> {
     status.clear();
     if (measured === undefined) return;
     const { report, line, samples } = measured;
-    writePage(o, report, samples);
+    await writePage(o, report, samples);
     show(o, line, report, [
       ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
       `samples: ${join(dir, line.file)}`,
@@ -143,23 +144,12 @@ async function sample(o: Options): Promise<void> {
 /** Grades samples again and reports; writes nothing. */
 async function regrade(o: Options, path: string): Promise<void> {
   const chosen = parseGrading(o);
-  const { samples, cut } = readSamples(path);
-  if (samples.length === 0)
-    throw new UserError(`${path}: holds no whole sample; expected a file that \`rifft eval\` wrote`);
-  if (cut) note(`${path}: its last line was cut off and is left out`);
-  const settings = settingsFor(path, samples, chosen);
+  const { samples: whole, settings, notes } = wholeProblems(path, chosen);
+  for (const text of notes) note(text);
   const { mode, strict, flexible } = settings;
-  const groups = byProblem(samples);
-  const whole = groups.filter((group) => group.length >= settings.n).flat();
-  if (whole.length === 0)
-    throw new UserError(`${path}: no problem has its ${settings.n} samples yet; let the evaluation go on`);
-  if (whole.length < samples.length) {
-    const some = groups.filter((group) => group.length < settings.n).length;
-    note(`${path}: ${some} of ${groups.length} problems lack some of their ${settings.n} samples and are left out`);
-  }
   const again = mode === "reward" ? whole : whole.map((one) => regradeSample(one, { mode, strict, flexible }));
   const report = reportOf(settings, again, o.k);
-  writePage(o, report, again);
+  await writePage(o, report, again);
   show(o, { ...report, file: path }, report, [`samples: ${path}`]);
 }
 
@@ -258,38 +248,17 @@ function settingsOf(o: Options, model: string, task: Task, temperature: number):
   return { model, split, ...gradingSettings(task), n, temperature, maxTokens, seed };
 }
 
-/** What the samples' record says; without one, what the lines themselves show. */
-function settingsFor(path: string, samples: EvaluatedSample[], chosen: Partial<Grading>): EvaluationSettings {
-  const strategies = [...new Set(samples.flatMap(({ strict }) => strict.strategy ?? []))];
-  const published = strategies.find(isMode);
-  const settings: EvaluationSettings = recordedSettings(path) ?? {
-    task: basename(path, ".jsonl"),
-    mode: published ?? (samples.every(({ strict }) => strict.rule === "reward") ? "reward" : "math"),
-    strict: published === undefined ? (parseGrading({ strict: strategies }).strict ?? []) : [],
-    flexible: ["auto"],
-    n: Math.max(...samples.map(({ sample }) => sample)) + 1,
-  };
-  if (Object.keys(chosen).length === 0 && (settings.mode === "reward" || settings.strict.length > 0)) return settings;
-  const { mode, strict, flexible } = settings;
-  return {
-    ...settings,
-    mode: chosen.mode ?? (mode === "reward" ? "math" : mode),
-    strict: chosen.strict ?? (strict.length > 0 ? strict : ["auto"]),
-    flexible: chosen.flexible ?? (flexible.length > 0 ? flexible : ["auto"]),
-  };
-}
-
 function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {
   printResult(o.json, result, () =>
     [reportText(report, Math.min(80, process.stdout.columns ?? 80)), ...below].join("\n"),
   );
 }
 
-function writePage({ html }: Options, report: EvaluationReport, samples: EvaluatedSample[]): void {
+async function writePage({ html }: Options, report: EvaluationReport, samples: EvaluatedSample[]): Promise<void> {
   if (html === undefined) return;
   try {
     mkdirSync(dirname(resolve(html)), { recursive: true });
-    writeFileSync(html, evaluationPage(report, samples));
+    writeFileSync(html, viewPage(await evaluationView(report, samples)));
   } catch (error) {
     throw diskError(error, html);
   }

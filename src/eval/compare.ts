@@ -24,7 +24,7 @@ export interface Evaluated {
   /** As a person named it. */
   name: string;
   /** What it was asked to do; undefined where no record of that lies beside the samples. */
-  settings?: Pick<EvaluationSettings, ComparedSetting>;
+  settings?: Pick<EvaluationSettings, ComparedSetting | "model">;
   samples: EvaluatedSample[];
 }
 

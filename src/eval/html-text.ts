@@ -5,8 +5,8 @@ export function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 }
 
-/** Invisible characters that reorder or hide text, which a reader of a model's answer must see; line ends and tabs are none. */
-const HIDDEN = /(?![\t\n\r])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+/** Characters that reorder or hide text or are halves of one, which a reader of a model's answer must see; line ends and tabs are none. */
+export const HIDDEN = /(?![\t\n\r])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 /** Text for HTML: everything escaped, hidden characters named. */
 export function plainText(text: string): string {

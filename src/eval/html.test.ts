@@ -1,9 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { evaluationPage } from "./html.ts";
-import { SCRIPT } from "./html-assets.ts";
+import { comparisonHtml, reportHtml } from "./html.ts";
 import { answerText, mathText, plainText } from "./html-text.ts";
 import type { EvaluationReport, Measure } from "./report.ts";
-import type { EvaluatedSample } from "./samples.ts";
+import type { Comparison } from "./compare.ts";
 
 const measure = (rest: Partial<Measure>): Measure => ({
   name: "accuracy",
@@ -41,28 +40,8 @@ const report = (rest: Partial<EvaluationReport> = {}): EvaluationReport => ({
   ...rest,
 });
 
-const sample = (rest: Partial<EvaluatedSample> = {}): EvaluatedSample => ({
-  problem: "p1",
-  sample: 0,
-  question: "What is $1+1$?",
-  gold: "2",
-  text: "It is \\boxed{2}.",
-  tokens: [1, 2, 3],
-  logprobs: [-0.1, -0.2, -0.3],
-  stop: "eos",
-  strict: { answer: "2", strategy: "boxed", verdict: "equal", rule: "number", reason: "both are 2" },
-  flexible: { answer: "2", strategy: "boxed", verdict: "equal", rule: "number", reason: "both are 2" },
-  reward: 1,
-  parts: {},
-  solved: true,
-  ...rest,
-});
-
-/** Element names that a browser would make of a page, its own script and style left out. */
-function elements(page: string): Set<string> {
-  const own = page.replace(`<script>${SCRIPT}</script>`, "").replace(/<style>[^]*?<\/style>/, "");
-  return new Set([...own.matchAll(/<([a-zA-Z!/][^\s>]*)/g)].map(([, name]) => name.replace("/", "").toLowerCase()));
-}
+/** Element names that a browser would make of this. */
+const elements = (html: string) => [...html.matchAll(/<([a-zA-Z!/][^\s>]*)/g)].map(([, name]) => name);
 
 const hostile = [
   "</script><script>alert(1)</script>",
@@ -77,38 +56,31 @@ const hostile = [
   "&lt;script&gt; \"quotes' ` ${x}",
 ];
 
-describe("the page", () => {
-  test("whatever a model or a data set wrote stays text", () => {
-    const safe = elements(
-      evaluationPage(report(), [sample({ text: "$\\text{a}<\\frac{1}{2}>b$", question: "\\[x\\]" })]),
-    );
+describe("the head of a page", () => {
+  test("whatever names hold stays text", () => {
+    const side = (name: string): Comparison["a"] => ({
+      name,
+      accuracy: { value: 0.5, low: 0.25, high: 0.75, method: "wilson" },
+    });
+    const compared = (text: string): Comparison => ({
+      a: side(text),
+      b: side(text),
+      grading: "strict",
+      problems: 4,
+      difference: 0,
+      interval: { low: -0.5, high: 0.5 },
+      test: { name: "McNemar", aBetter: 1, bBetter: 1, p: 1 },
+      sentence: text,
+      notes: [],
+      flips: [],
+    });
     for (const text of hostile) {
-      const grade = { ...sample().strict, answer: text, rule: text, reason: text };
-      const page = evaluationPage(report({ model: text, task: text, prompt: text }), [
-        sample({
-          problem: text,
-          question: text,
-          gold: text,
-          options: [text],
-          tags: { [text]: text },
-          text,
-          error: text,
-          strict: grade,
-          flexible: grade,
-        }),
-      ]);
-      const made = [...elements(page)].filter((name) => !safe.has(name) && !/^m[a-z]+$/.test(name));
-      expect(made, text).toEqual([]);
-      expect(page.match(/<script/g), text).toHaveLength(1);
-      for (const [tag] of page.matchAll(/<[a-z][^>]*>/g)) expect(tag, text).not.toMatch(/\s(on\w+|src|href)\s*=/i);
+      const groups = [{ tag: text, value: text, problems: 9, measures: [measure({ value: 1 / 3 })] }];
+      const named = (name: string) => reportHtml(report({ model: name, task: name, prompt: name, groups }));
+      const plain = reportHtml(report({ groups: [{ ...groups[0], tag: "level", value: "3" }] }));
+      expect(elements(named(text)), text).toEqual(elements(plain));
+      expect(elements(comparisonHtml(compared(text))), text).toEqual(elements(comparisonHtml(compared("a"))));
     }
-  });
-
-  test("only the page's own script may run, and nothing is fetched", () => {
-    const page = evaluationPage(report(), [sample()]);
-    const policy = /Content-Security-Policy" content="([^"]*)"/.exec(page)?.[1];
-    expect(policy).toMatch(/^default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-[\w+/]{43}='$/);
-    expect(page).not.toMatch(/https?:/);
   });
 
   test("every measure stands with its interval, and curves where there are several samples", () => {
@@ -116,35 +88,13 @@ describe("the page", () => {
       measure({ name: "pass@k", k, value: 0.4 + k / 100, low: 0.3, high: 0.6 }),
       measure({ name: "maj@k", k, value: 0.2, low: 0.1, high: 0.3 }),
     ]);
-    const page = evaluationPage(
-      report({
-        n: 4,
-        measures: [
-          measure({}),
-          ...measures,
-          measure({ name: "tokens", grading: undefined, value: 120, low: 90, high: 150 }),
-        ],
-        groups: [{ tag: "level", value: "3", problems: 9, measures: [measure({ value: 1 / 3 })] }],
-      }),
-      [sample()],
-    );
-    expect(page).toContain("pass@4</th><td>44.0 % <small>[30.0, 60.0]</small>");
-    expect(page).toContain("tokens a problem</th><td>120 <small>[90, 150]</small>");
-    expect(page.match(/<polyline/g)).toHaveLength(2);
-    expect(page).toContain("<title>3 (9): 33.3 % [25.0, 75.0]</title>");
-  });
-
-  test("problems carry what the filter asks for", () => {
-    const wrong = { ...sample().strict, verdict: "different" as const };
-    const page = evaluationPage(report(), [
-      sample({ problem: "mixed" }),
-      sample({ problem: "mixed", sample: 1, strict: wrong, stop: "length" }),
-      sample({ problem: "none", strict: wrong, flexible: { ...wrong, verdict: "unsure" }, error: "late" }),
-    ]);
-    expect([...page.matchAll(/data-marks="([^"]*)"/g)].map(([, marks]) => marks)).toEqual([
-      "mixed format cut",
-      "none format unsure error",
-    ]);
+    const tokens = measure({ name: "tokens", grading: undefined, value: 120, low: 90, high: 150 });
+    const groups = [{ tag: "level", value: "3", problems: 9, measures: [measure({ value: 1 / 3 })] }];
+    const head = reportHtml(report({ n: 4, measures: [measure({}), ...measures, tokens], groups }));
+    expect(head).toContain("pass@4</th><td>44.0 % <small>[30.0, 60.0]</small>");
+    expect(head).toContain("tokens a problem</th><td>120 <small>[90, 150]</small>");
+    expect(head.match(/<polyline/g)).toHaveLength(2);
+    expect(head).toContain("<title>3 (9): 33.3 % [25.0, 75.0]</title>");
   });
 });
 

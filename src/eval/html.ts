@@ -1,60 +1,29 @@
-import { createHash } from "node:crypto";
-import { SCRIPT, STYLE } from "./html-assets.ts";
-import { answerText, escapeHtml, mathText, plainText } from "./html-text.ts";
+import { type Comparison, points, span } from "./compare.ts";
+import { probability } from "./compare-table.ts";
+import { escapeHtml, plainText } from "./html-text.ts";
 import { type Curve, curvesPlot, rowsPlot } from "./plot.ts";
 import type { EvaluationReport, Measure } from "./report.ts";
-import { type AnswerGrade, byProblem, type EvaluatedSample } from "./samples.ts";
 
-/** Fonts, pictures, frames and other scripts than the page's own are refused by the browser, whatever a model wrote. */
-const POLICY = `default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-${createHash("sha256").update(SCRIPT).digest("base64")}'`;
-
-/**
- * One HTML page of an evaluation that needs nothing else: settings, every measure with its 95 % interval, plots, and all samples with
- * a filter. Formulas are MathML. What a model wrote is shown as text, never run as markup.
- */
-export function evaluationPage(report: EvaluationReport, samples: readonly EvaluatedSample[]): string {
-  const name = [report.task, report.split].filter((part) => part !== undefined).join(", ");
-  return `<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="${POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>${escapeHtml(name)}</title>
-<style>${STYLE}</style>
-</head>
-<body>
-<h1>${plainText(name)}</h1>
-${settings(report)}
+/** The head of an evaluation's page: settings, every measure with its 95 % interval, plots. */
+export function reportHtml(report: EvaluationReport): string {
+  return `${settings(report)}
 <h2>Results</h2>
 <div class="wide">${measureTable(report.measures)}</div>
 <p class="soft">${notes(report).map(escapeHtml).join(" ")}</p>
-<div class="plots">${plots(report).join("")}</div>
-<h2>Samples</h2>
-<form>
-<input type="search" id="find" placeholder="search questions, answers, responses" aria-label="search">
-<select id="which" aria-label="which problems">${FILTERS.map(([value, label]) => `<option value="${value}">${label}</option>`).join("")}</select>
-<label><input type="checkbox" id="source"> TeX source</label>
-<span id="count" class="soft"></span>
-</form>
-${byProblem(samples).map(problemBlock).join("\n")}
-<script>${SCRIPT}</script>
-</body>
-</html>
-`;
+<div class="plots">${plots(report).join("")}</div>`;
 }
 
-const FILTERS = [
-  ["all", "all problems"],
-  ["right", "all samples right"],
-  ["mixed", "some right"],
-  ["none", "none right"],
-  ["format", "strict and flexible differ"],
-  ["unsure", "an unsure verdict"],
-  ["cut", "cut at the length limit"],
-  ["error", "grading failed"],
-] as const;
-type Mark = (typeof FILTERS)[number][0];
+/** The head of a comparison's page: both accuracies, the difference, the test, and the result in a sentence. */
+export function comparisonHtml(comparison: Comparison): string {
+  const { a, b, grading, problems, difference, interval, test, sentence } = comparison;
+  const side = (letter: string, { name, accuracy }: Comparison["a"]) =>
+    `<tr><th scope="row">${letter} <bdi>${plainText(name)}</bdi></th><td>${points(accuracy.value)} % <small>[${span(accuracy)}]</small></td></tr>`;
+  const testName = test.name === "McNemar" ? "McNemar's exact test" : "exact sign test over problems";
+  return `<p><strong>${escapeHtml(sentence)}.</strong></p>
+<div class="wide"><table><thead><tr><th></th><th>${grading} accuracy, ${problems} problems in common</th></tr></thead>
+<tbody>${side("A", a)}${side("B", b)}<tr><th scope="row">B - A</th><td>${points(difference)} points <small>[${span(interval)}]</small></td></tr></tbody></table></div>
+<p class="soft">In brackets: 95 % intervals. ${testName}: ${escapeHtml(probability(test.p))}; B does better on ${test.bBetter} problems, A on ${test.aBetter}.</p>`;
+}
 
 function settings(report: EvaluationReport): string {
   const shown: [string, string | number | undefined][] = [
@@ -139,53 +108,4 @@ function plots({ measures, groups }: EvaluationReport): string[] {
       ),
     ),
   ];
-}
-
-function problemBlock(samples: EvaluatedSample[]): string {
-  const [{ problem, question, gold, options, tags }] = samples;
-  const right = samples.filter(({ strict }) => strict.verdict === "equal").length;
-  const all = right === samples.length;
-  const marks: Mark[] = [
-    all ? "right" : right > 0 ? "mixed" : "none",
-    ...(samples.some(({ strict, flexible }) => flexible && flexible.verdict !== strict.verdict)
-      ? (["format"] as const)
-      : []),
-    ...(samples.some((sample) => sample.strict.verdict === "unsure" || sample.flexible?.verdict === "unsure")
-      ? (["unsure"] as const)
-      : []),
-    ...(samples.some(({ stop }) => stop === "length") ? (["cut"] as const) : []),
-    ...(samples.some(({ error }) => error !== undefined) ? (["error"] as const) : []),
-  ];
-  const tagged = Object.entries(tags ?? {}).map(
-    ([tag, value]) => ` <span class="soft">${plainText(`${tag}: ${value}`)}</span>`,
-  );
-  const choices = (options ?? []).map((option, i) => `<div>${String.fromCharCode(65 + i)}. ${mathText(option)}</div>`);
-  return `<details data-marks="${marks.join(" ")}"><summary><span class="count ${all ? "right" : right === 0 ? "wrong" : "unsure"}">${right}/${samples.length}</span><bdi>${plainText(problem)}</bdi>${tagged.join("")}</summary><div class="body">
-${question === undefined ? "" : `<div class="text" dir="auto">${mathText(question)}</div>`}${choices.join("")}
-${gold === undefined ? "" : `<p>gold <bdi>${answerText(gold)}</bdi></p>`}
-${samples.map(sampleBlock).join("\n")}
-</div></details>`;
-}
-
-const VERDICTS = { equal: "right", different: "wrong", unsure: "unsure" } as const;
-
-function sampleBlock(sample: EvaluatedSample): string {
-  const { strict, flexible, stop, tokens, logprobs, error, text } = sample;
-  const meanLogprob = logprobs.reduce((sum, value) => sum + value, 0) / Math.max(1, logprobs.length);
-  const facts = [
-    `${tokens.length} tokens`,
-    ...(stop === "length" ? ["cut at the length limit"] : []),
-    `mean log-prob ${meanLogprob.toFixed(3)}`,
-    ...(error === undefined ? [] : [`grading failed: ${error}`]),
-  ];
-  return `<div class="sample"><div>${verdict(flexible === undefined ? "" : "strict", strict)}</div>${flexible === undefined ? "" : `<div>${verdict("flexible", flexible)}</div>`}
-<div class="soft">${facts.map(plainText).join(" · ")}</div>
-<div class="text" dir="auto">${mathText(text)}</div></div>`;
-}
-
-function verdict(name: string, { answer, strategy, verdict, rule, reason }: AnswerGrade): string {
-  const label = VERDICTS[verdict];
-  const found = answer === undefined ? "no answer found" : `<bdi>${answerText(answer)}</bdi>`;
-  const how = [strategy, rule, reason].filter((part) => part !== undefined && part !== "").join("; ");
-  return `${name} <span class="verdict ${label}">${label}</span> ${found} <span class="soft">(${plainText(how)})</span>`;
 }

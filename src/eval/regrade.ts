@@ -1,6 +1,6 @@
 import { type GradedAnswer, isMode } from "../grade/index.ts";
 import { UserError } from "../errors.ts";
-import { gradeResponse } from "../task/grading.ts";
+import { type GradedProblem, gradeResponse } from "../task/grading.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade, Grading, Problem, Task } from "../task/types.ts";
 import type { AnswerGrade, EvaluatedSample } from "./samples.ts";
@@ -11,13 +11,18 @@ type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" |
 export async function gradeSample(task: Task, problem: Problem, response: string): Promise<Graded> {
   const [grade] = await task.grade([{ problem, response }]);
   if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade) };
-  const { strict, flexible } = gradeResponse(problem, response, task.grading);
-  return {
-    strict: answerGrade(strict, response),
-    flexible: answerGrade(flexible, response),
-    ...grade,
-    solved: strict.equal,
-  };
+  const verdicts = verdictsOf(problem, response, task.grading);
+  return { ...verdicts, ...grade, solved: verdicts.strict.verdict === "equal" };
+}
+
+/** The strict and the flexible verdict on a response, as a samples file holds them. */
+export function verdictsOf(
+  problem: GradedProblem,
+  response: string,
+  grading: Grading,
+): Required<Pick<EvaluatedSample, "strict" | "flexible">> {
+  const { strict, flexible } = gradeResponse(problem, response, grading);
+  return { strict: answerGrade(strict, response), flexible: answerGrade(flexible, response) };
 }
 
 /**
@@ -30,25 +35,20 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
       `sample ${sample.sample} of problem ${sample.problem} has no gold (its task has a reward of its own): it cannot be graded again`,
     );
   }
-  const { strict, flexible } = gradeResponse(problemOf(sample), sample.text, grading);
+  const verdicts = verdictsOf(problemOf(sample), sample.text, grading);
+  const right = verdicts.strict.verdict === "equal";
   const own =
     Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;
   return {
     ...sample,
-    strict: answerGrade(strict, sample.text),
-    flexible: answerGrade(flexible, sample.text),
-    reward: own ? sample.reward : Number(strict.equal),
-    solved: strict.equal,
+    ...verdicts,
+    reward: own ? sample.reward : Number(right),
+    solved: right,
   };
 }
 
 /** The problem as far as its grade depends on it. */
-export function problemOf({
-  problem,
-  gold,
-  options,
-  tolerance,
-}: EvaluatedSample): Pick<Problem, "id" | "answer" | "options" | "tolerance"> {
+export function problemOf({ problem, gold, options, tolerance }: EvaluatedSample): GradedProblem {
   return { id: problem, answer: gold, options, tolerance };
 }
 

@@ -7,7 +7,7 @@ import { checkTokenizer } from "./huggingface.ts";
 import { checkShapes } from "./shape.ts";
 import { writeSidecars } from "./sidecars.ts";
 import { createTokenizer, type TokenizerJson } from "./tokenizer.ts";
-import type { ModelConfig, ModelFiles, StoredTensor } from "./types.ts";
+import type { ModelConfig, ModelFiles, StoredTensor, Tokenizer } from "./types.ts";
 import { widen } from "./widen.ts";
 
 /** llama.cpp's table of rotary frequency divisors, where Llama 3's scaling is stored instead of its settings. */
@@ -34,6 +34,12 @@ const layerNames: Record<string, string> = {
 
 /** Ends a turn or a text in the families that rifft reads; files name only one of them as EOS. */
 const endTokens = ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"];
+
+/** The tokenizer alone of a GGUF file. */
+export async function ggufTokenizer(path: string): Promise<Tokenizer> {
+  const metadata = metadataReader((await readGgufHeader(path)).metadata, path);
+  return createTokenizer({ json: ggufTokenizerJson(metadata, path), specialTokens: {}, path });
+}
 
 /** Reads a GGUF file: weights as stored, tokenizer and chat template as Hugging Face files. */
 export async function loadGguf(path: string): Promise<ModelFiles> {

@@ -22,11 +22,7 @@ const sidecarNames = [
 
 /** Reads a folder in Hugging Face layout. Headers and shapes are checked before any weight is read. */
 export async function loadHuggingFace(folder: string): Promise<ModelFiles> {
-  const sidecars = new Map<string, Uint8Array>();
-  for (const name of sidecarNames) {
-    const content = await readOptional(join(folder, name));
-    if (content) sidecars.set(name, content);
-  }
+  const sidecars = await readSidecars(folder);
   const config = parseConfig(
     parseJson(await need(folder, sidecars, "config.json"), z.unknown(), join(folder, "config.json")),
     join(folder, "config.json"),
@@ -39,6 +35,22 @@ export async function loadHuggingFace(folder: string): Promise<ModelFiles> {
   const shards = await readHeaders(folder);
   checkShapes(config, dimsOf(shards), folder);
   return { config, tensors: await readWeights(config, shards), tokenizer, sidecars };
+}
+
+/** The tokenizer alone of a folder in Hugging Face layout. */
+export async function huggingFaceTokenizer(folder: string): Promise<Tokenizer> {
+  const sidecars = await readSidecars(folder);
+  await need(folder, sidecars, "tokenizer.json");
+  return readTokenizer(folder, sidecars).tokenizer;
+}
+
+async function readSidecars(folder: string): Promise<Map<string, Uint8Array>> {
+  const sidecars = new Map<string, Uint8Array>();
+  for (const name of sidecarNames) {
+    const content = await readOptional(join(folder, name));
+    if (content) sidecars.set(name, content);
+  }
+  return sidecars;
 }
 
 /** Throws a UserError where the tokenizer has ids that the embedding has no rows for. */

@@ -1,9 +1,9 @@
 import { stat } from "node:fs/promises";
 import { UserError } from "../errors.ts";
 import { systemError } from "./files.ts";
-import { loadGguf } from "./gguf-model.ts";
-import { loadHuggingFace } from "./huggingface.ts";
-import type { ModelFiles } from "./types.ts";
+import { ggufTokenizer, loadGguf } from "./gguf-model.ts";
+import { huggingFaceTokenizer, loadHuggingFace } from "./huggingface.ts";
+import type { ModelFiles, Tokenizer } from "./types.ts";
 
 /**
  * Reads a model from a folder in Hugging Face layout (config.json, safetensors, tokenizer.json) or from a GGUF file. Weights stay
@@ -23,4 +23,9 @@ export async function loadModelFiles(path: string): Promise<ModelFiles> {
   if (found.isDirectory()) return loadHuggingFace(path);
   if (path.endsWith(".gguf")) return loadGguf(path);
   throw new UserError(`${path}: expected a folder in Hugging Face layout or a .gguf file`);
+}
+
+/** The tokenizer of such a model without its weights. */
+export function loadTokenizer(path: string): Promise<Tokenizer> {
+  return path.endsWith(".gguf") ? ggufTokenizer(path) : huggingFaceTokenizer(path);
 }

@@ -1,4 +1,5 @@
 import pc from "picocolors";
+import { alarmsOf } from "./alarms.ts";
 import { accuracyText, type BestReport, bestText, curveLines, type EvaluationPoint } from "./curve-view.ts";
 import { clip, duration, number, percent, rate, sparkline } from "./format.ts";
 
@@ -48,9 +49,6 @@ export interface Terminal {
   isTTY?: boolean;
   columns?: number;
 }
-
-/** Sampler and trainer disagree about log-probs by more than rounding from here on. */
-export const MISMATCH_ALARM = 1e-3;
 
 /** A live view on a terminal, plain lines anywhere else. Colours are left out where NO_COLOR is set. */
 export function createProgress(stream: Terminal): Progress {
@@ -136,8 +134,8 @@ export class PlainProgress implements Progress {
   step(report: StepReport): void {
     this.pace.add(report.done);
     const now = performance.now();
-    const alarm = alarmOf(report.metrics);
-    if (now - this.last < this.interval && report.done < 1 && alarm === undefined) return;
+    const alarms = alarmLines(report.metrics);
+    if (now - this.last < this.interval && report.done < 1 && alarms.length === 0) return;
     this.last = now;
     const left = this.pace.left();
     const parts = [
@@ -147,7 +145,7 @@ export class PlainProgress implements Progress {
       ...(left === undefined ? [] : [`${duration(left)} left`]),
     ];
     this.write(parts.join("  "));
-    if (alarm !== undefined) this.write(alarm);
+    for (const alarm of alarms) this.write(alarm);
   }
 
   curve(): void {}
@@ -321,8 +319,7 @@ class LiveProgress implements Progress {
     ];
     const cells = names.map((name) => `${name} ${number(report.metrics[name])}`);
     lines.push(...flow([...cells, ...speeds(report)], width), ...curve);
-    const alarm = alarmOf(report.metrics);
-    if (alarm !== undefined) lines.push(colors.red(clip(alarm, width)));
+    lines.push(...alarmLines(report.metrics).map((alarm) => colors.red(clip(alarm, width))));
     return lines;
   }
 }
@@ -339,10 +336,8 @@ function mainMetric(metrics: Record<string, number>): string | undefined {
   return ["reward", "loss"].find((name) => name in metrics);
 }
 
-function alarmOf(metrics: Record<string, number>): string | undefined {
-  const name = Object.keys(metrics).find((key) => /^mismatch/i.test(key) && metrics[key] >= MISMATCH_ALARM);
-  if (name === undefined) return undefined;
-  return `! ${name} ${number(metrics[name])}: sampler and trainer disagree by more than ${MISMATCH_ALARM}`;
+function alarmLines(metrics: Record<string, number>): string[] {
+  return alarmsOf(metrics).map(({ metric, value, text }) => `! ${metric} ${number(value)}: ${text}`);
 }
 
 function speeds(report: StepReport): string[] {

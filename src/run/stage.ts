@@ -364,7 +364,7 @@ function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
  * The order in which a stage sees problems, a function of its seed alone: a fresh permutation of a finite split for every epoch;
  * of an endless one, consecutive problems from a random place.
  */
-class Order {
+export class Order {
   readonly size: number;
   private readonly seed: string;
   private readonly offset: number;
