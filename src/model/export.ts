@@ -1,14 +1,12 @@
-import { randomUUID } from "node:crypto";
-import { mkdir, open, readdir, rename, rm, rmdir } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
-import { UserError } from "../errors.ts";
-import { parseJson, systemError } from "./files.ts";
+import { parseJson } from "./files.ts";
 import { narrowToBf16, narrowToF16 } from "./narrow.ts";
 import { SafetensorsWriter, type TensorPlan } from "./safetensors.ts";
 import { tensorShapes } from "./shape.ts";
 import { elementCount } from "./storage.ts";
 import type { ModelFiles } from "./types.ts";
+import { json, writeFileSynced, writeFolder } from "./write-folder.ts";
 
 export type ExportType = "f32" | "f16" | "bf16";
 
@@ -170,42 +168,4 @@ export async function exportPeft(
     }
     await writer.finish();
   });
-}
-
-function json(value: unknown): Uint8Array {
-  return new TextEncoder().encode(JSON.stringify(value, null, 2) + "\n");
-}
-
-/** Writes into a temporary folder beside the target and renames it once everything is on the disk. */
-async function writeFolder(folder: string, write: (temporary: string) => Promise<void>): Promise<void> {
-  const target = resolve(folder);
-  const existing = await readdir(target).catch(() => undefined);
-  if (existing && existing.length > 0) {
-    throw new UserError(`${folder}: the folder exists and is not empty; choose another or remove it`);
-  }
-  const temporary = join(dirname(target), `.${basename(target)}-${randomUUID()}`);
-  try {
-    await mkdir(temporary, { recursive: true });
-    await write(temporary);
-    // Windows renames no folder onto another, not even onto an empty one.
-    if (existing) await rmdir(target);
-    await rename(temporary, target);
-  } catch (error) {
-    await rm(temporary, { recursive: true, force: true }).catch(() => {});
-    throw error instanceof UserError || !isSystemError(error) ? error : systemError(`cannot write ${folder}`, error);
-  }
-}
-
-function isSystemError(error: unknown): boolean {
-  return error instanceof Error && "code" in error;
-}
-
-async function writeFileSynced(path: string, content: Uint8Array): Promise<void> {
-  const file = await open(path, "w");
-  try {
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
 }
