@@ -8,7 +8,7 @@ export { UserError } from "./errors.ts";
 export { parseRecipe, readRecipe, type Recipe, type StageRecipe, type TaskReference } from "./run/recipe.ts";
 export { resume, type ResumeOptions, type RunResult, train, type TrainOptions } from "./run/train.ts";
 export { modelFolder } from "./run/models.ts";
-export { exportRun, type ExportFormat, type ExportOptions } from "./run/export.ts";
+export { exportRun, type ExportFormat, type ExportOptions, type ExportResult } from "./run/export.ts";
 export { createProgress, type Progress, type StageInfo, type StepReport } from "./run/progress.ts";
 
 // Tasks: problems, prompts, rewards.

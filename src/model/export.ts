@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { z } from "zod";
+import { UserError } from "../errors.ts";
 import { parseJson } from "./files.ts";
 import { narrowToBf16, narrowToF16 } from "./narrow.ts";
 import { SafetensorsWriter, type TensorPlan } from "./safetensors.ts";
@@ -91,7 +92,7 @@ async function writeWeights(folder: string, shards: Shards, weights: Weights, ty
     for await (const [name, { data }] of weights) {
       const writer = writerOf.get(name);
       if (!writer) throw new Error(`tensor ${name} is not part of this model`);
-      await writer.write(name, toBytes(data, type));
+      await writer.write(name, toBytes(data, type, name));
     }
     for (const [file, writer] of writers) {
       await writer.finish();
@@ -102,13 +103,21 @@ async function writeWeights(folder: string, shards: Shards, weights: Weights, ty
   }
 }
 
-function toBytes(data: Float32Array, type: ExportType): Uint8Array {
+/** Little-endian bytes of a type. Throws a UserError for a value that float16 cannot hold. */
+export function toBytes(data: Float32Array, type: ExportType, name: string): Uint8Array {
+  if (type === "f16") {
+    // From here on numbers round to infinity.
+    const beyond = data.find((value) => Math.abs(value) >= 65520);
+    if (beyond !== undefined) {
+      throw new UserError(`${name} holds ${beyond}, which float16 cannot; export with --dtype f32`);
+    }
+  }
   const typed = type === "f32" ? data : type === "f16" ? narrowToF16(data) : narrowToBf16(data);
   return new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
 }
 
 /** Both names of the setting: before version 5 `transformers` read `torch_dtype`. */
-function withDtype(config: Uint8Array, type: ExportType): Uint8Array {
+export function withDtype(config: Uint8Array, type: ExportType): Uint8Array {
   const { dtype: _, ...rest } = parseJson(config, z.record(z.string(), z.unknown()), "config.json");
   return json({ ...rest, torch_dtype: dtypeNames[type] });
 }
@@ -161,7 +170,7 @@ export async function exportPeft(
     await writeFileSynced(join(target, "adapter_config.json"), json(config));
     const writer = await SafetensorsWriter.create(join(target, "adapter_model.safetensors"), plan);
     try {
-      for (const [name, values] of data) await writer.write(name, toBytes(values, "f32"));
+      for (const [name, values] of data) await writer.write(name, toBytes(values, "f32", name));
     } catch (error) {
       await writer.close();
       throw error;

@@ -1,11 +1,11 @@
 import { basename } from "node:path";
 import { UserError } from "../errors.ts";
-import type { ExportTensor, Weights } from "./export.ts";
+import { type ExportTensor, toBytes, type Weights } from "./export.ts";
 import { ggufName, halfSplitRow, interleavedHeads, ropeTable } from "./gguf-names.ts";
 import { tokenizerMetadata } from "./gguf-tokenizer-write.ts";
 import { type GgufField, type GgufType, layoutGguf } from "./gguf-write.ts";
 import { tokenizerSource } from "./huggingface.ts";
-import { narrowToBf16, narrowToF16, quantiseQ8 } from "./narrow.ts";
+import { quantiseQ8 } from "./narrow.ts";
 import { ropeDivisors, ropeScalingKeys } from "./rope.ts";
 import { tensorShapes } from "./shape.ts";
 import { rowBytes } from "./storage.ts";
@@ -121,15 +121,5 @@ function interleaved(name: string, { data }: ExportTensor, config: ModelConfig):
 }
 
 function encode(data: Float32Array, type: GgufType, name: string): Uint8Array {
-  if (type === "q8_0") return quantiseQ8(data);
-  if (type === "f16") {
-    const beyond = data.find((value) => Math.abs(value) >= 65520);
-    if (beyond !== undefined) {
-      throw new UserError(
-        `${name} holds ${beyond}, which float16 cannot; export with --dtype f32, or bf16 where the format has it`,
-      );
-    }
-  }
-  const typed = type === "f32" ? data : type === "f16" ? narrowToF16(data) : narrowToBf16(data);
-  return new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
+  return type === "q8_0" ? quantiseQ8(data) : toBytes(data, type, name);
 }
