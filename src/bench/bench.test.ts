@@ -51,6 +51,7 @@ describe("figures", () => {
       fewer: 2.97,
       computedPairs: 524288,
       treePeak: 2e9,
+      flops: 1e12,
     };
     const group = { samples: 8, prompt: 64, response: 128 };
     const own: Record<string, Record<string, number>> = {

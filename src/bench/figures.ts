@@ -234,6 +234,27 @@ const treeSearch: Figure = {
   },
 };
 
+/** What the library's own product takes of a step, and nothing else: no step made of its operators is faster. */
+function productsAlone(name: WorkloadName, about: string, rows: number, decodes: boolean): Figure {
+  return {
+    name,
+    about,
+    core: false,
+    config: SMOLLM2_135M,
+    gemmRows: [rows],
+    bandwidth: decodes,
+    repeats: 9,
+    seconds: 30,
+    lines(m) {
+      const gemm = m.facts.flops / m.gemm(rows);
+      const bandwidth = decodes ? weightBytes(SMOLLM2_135M) / m.bandwidth : 0;
+      const is = bandwidth > gemm ? "bandwidth" : `GEMM at ${rows} rows`;
+      const unit = decodes ? "ms" : "s";
+      return [timed("products", unit, m.median("seconds"), { seconds: Math.max(gemm, bandwidth), is })];
+    },
+  };
+}
+
 const LORA_STEP = "LoRA r16 on all linear layers, a step of 8 x 256 tokens";
 const FULL_STEP = "full fine-tuning, a step of 8 x 256 tokens";
 
@@ -263,6 +284,9 @@ export const figures: Figure[] = [
   }),
   treeSearch,
   tree,
+  productsAlone("decode8-products", "the packed products alone of a decode step of 8 sequences", 8, true),
+  productsAlone("decode64-products", "the packed products alone of a decode step of 64 sequences", 64, true),
+  productsAlone("training-products", "the layers' products alone of a LoRA step of 8 x 256 tokens", 2048, false),
   grpoStep("grpo", "GRPO, LoRA r16: 1 x 8 samples of 128 tokens, 64-token prompt", SMOLLM2_135M, {
     gemmRows: [8, 1088],
     repeats: 5,

@@ -13,6 +13,7 @@ import { memory } from "../runtime/index.ts";
 import { attentionPairs, type PassWork } from "./floors.ts";
 import { grpoWorkload } from "./grpo-step.ts";
 import { openModel, planFrom, planThatKeeps } from "./model.ts";
+import { decodeProducts, trainingProducts } from "./products.ts";
 import { QWEN25_05B, randomFiles, randomTokens, SMOLLM2_135M } from "./shapes.ts";
 
 /** Work that a figure measures, set up and warm, in a process of its own. */
@@ -41,6 +42,9 @@ export const workloads = {
   decode64: () => decoding("none", 64),
   "decode8-lora": () => decoding({ lora: LORA }, 8),
   "decode8-full": () => decoding("full", 8),
+  "decode8-products": async () => ({ plan: "no model", ...decodeProducts(SMOLLM2_135M, 8) }),
+  "decode64-products": async () => ({ plan: "no model", ...decodeProducts(SMOLLM2_135M, 64) }),
+  "training-products": async () => ({ plan: "no model", ...trainingProducts(SMOLLM2_135M, 2048) }),
   tree: groupAgainstFlat,
   "tree-search": searchTree,
   grpo: () => grpo(SMOLLM2_135M, { prompts: 1, samples: 8, response: RESPONSE }),

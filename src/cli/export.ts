@@ -7,11 +7,14 @@ import {
   type ExportResult,
   exportRun,
   exportTypes,
+  Interrupted,
 } from "../run/export.ts";
+import { checkpointOption } from "./model.ts";
 import { printResult } from "./output.ts";
 
 interface Options {
   run: string;
+  checkpoint?: string;
   format: ExportFormat;
   out: string;
   dtype?: ExportDtype;
@@ -23,6 +26,7 @@ export function exportCommand(): Command {
   return new Command("export")
     .description("write what a run has trained for other programs")
     .requiredOption("--run <dir>", "run folder")
+    .option(...checkpointOption)
     .requiredOption(
       "--format <name>",
       "hf: all weights; merged: base and adapter in one; peft: the adapter alone; gguf: one file for llama.cpp; onnx: for transformers.js",
@@ -36,7 +40,7 @@ export function exportCommand(): Command {
     )
     .option("--verify", "score 200 tokens before and after, and print how far their log-probs moved")
     .option("--json", "print the result as JSON")
-    .action(async ({ run, format, out, dtype, verify, json }: Options) => {
+    .action(async ({ run, checkpoint, format, out, dtype, verify, json }: Options) => {
       const controller = new AbortController();
       const stop = () => {
         if (controller.signal.aborted) process.exit(130);
@@ -44,11 +48,19 @@ export function exportCommand(): Command {
       };
       process.on("SIGINT", stop).on("SIGTERM", stop);
       try {
-        const result = await exportRun({ run, format, out, type: dtype, verify, signal: controller.signal });
+        const result = await exportRun({
+          run,
+          checkpoint,
+          format,
+          out,
+          type: dtype,
+          verify,
+          signal: controller.signal,
+        });
         printResult(json, result, () => summary(result));
       } catch (error) {
-        if (!controller.signal.aborted) throw error;
-        process.stderr.write("interrupted: nothing was written\n");
+        if (!(error instanceof Interrupted)) throw error;
+        process.stderr.write(`${error.message}\n`);
         process.exitCode = 130;
       } finally {
         process.off("SIGINT", stop).off("SIGTERM", stop);

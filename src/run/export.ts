@@ -27,8 +27,10 @@ export const exportTypes = ["f32", "f16", "bf16", "q8_0"] as const;
 export type ExportDtype = (typeof exportTypes)[number];
 
 export interface ExportOptions {
-  /** The run folder; its newest intact checkpoint is exported. */
+  /** The run folder. */
   run: string;
+  /** Which of its checkpoints, as of `modelFolder`; the newest intact one when absent. */
+  checkpoint?: string;
   /**
    * `hf`: all weights of a full fine-tuning; `merged`: the base with its adapter added; `peft`: the adapter alone; `gguf`, `onnx`: the
    * whole model, an adapter added to its base.
@@ -56,7 +58,7 @@ export interface ExportResult {
 
 /** Writes what a run has trained for other programs: `transformers`, `peft`, llama.cpp and its kin, transformers.js. */
 export async function exportRun(options: ExportOptions): Promise<ExportResult> {
-  const { run, format, out, verify, signal } = options;
+  const { run, checkpoint, format, out, verify, signal } = options;
   const dtype = checkType(format, options.type);
   requireRun(run);
   const recipe = recipeOf(run);
@@ -69,7 +71,7 @@ export async function exportRun(options: ExportOptions): Promise<ExportResult> {
       `${run} trained an adapter: export it with --format merged (whole model) or peft (adapter alone)`,
     );
   }
-  const from = { dir: await modelFolder(run), optimizer: false };
+  const from = { dir: await modelFolder(run, checkpoint), optimizer: false };
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   const engine = createLocalEngine({ memoryGb: recipe.memory });
   try {
@@ -111,9 +113,16 @@ function checkType(format: ExportFormat, type: ExportDtype | undefined): ExportD
   );
 }
 
+/** What `signal` ends an export with. */
+export class Interrupted extends UserError {
+  constructor() {
+    super("interrupted: nothing was written");
+  }
+}
+
 async function* interruptible(weights: Weights, signal: AbortSignal | undefined): AsyncGenerator<Awaited<Entry>> {
   for await (const entry of weights) {
-    if (signal?.aborted) throw new UserError("interrupted: nothing was written");
+    if (signal?.aborted) throw new Interrupted();
     yield entry;
   }
 }
