@@ -41,10 +41,8 @@ beforeAll(async () => {
   }
 });
 
-const exportArgs = (folder: string, format: string, target: string, ...more: string[]) => [
-  ...["export", "--run", folder, "--format", format, "--out", target],
-  ...more,
-];
+const exportArgs = (folder: string, format: string, target: string, ...more: string[]) =>
+  ["export", "--run", folder, "--format", format, "--out", target].concat(more);
 const resultSchema = z.object({
   dtype: z.string(),
   out: z.string(),

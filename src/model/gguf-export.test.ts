@@ -11,10 +11,10 @@ import { exportGguf } from "./gguf-export.ts";
 import { readGgufHeader } from "./gguf.ts";
 import { loadModelFiles } from "./load.ts";
 import { narrowToF16, quantiseQ8 } from "./narrow.ts";
-import { elementCount } from "./storage.ts";
 import { tinyFiles } from "./tiny.ts";
 import type { ModelFiles } from "./types.ts";
 import { widen } from "./widen.ts";
+import { weightsOf } from "./testing.ts";
 
 const models = join(import.meta.dirname, "..", "..", "test", "fixtures", "models");
 let scratch: string;
@@ -22,15 +22,6 @@ beforeAll(async () => {
   scratch = await mkdtemp(join(tmpdir(), "rifft-gguf-export-"));
 });
 afterAll(() => rm(scratch, { recursive: true }));
-
-/** The weights one at a time, last first: an export must not care. */
-function* weightsOf(files: ModelFiles): Generator<[string, ExportTensor]> {
-  for (const [name, tensor] of [...files.tensors].reverse()) {
-    const data = new Float32Array(elementCount(tensor.dims));
-    widen(tensor, data);
-    yield [name, { dims: tensor.dims, data }];
-  }
-}
 
 const valuesOf = (files: ModelFiles) => new Map([...weightsOf(files)].map(([name, { data }]) => [name, data]));
 

@@ -3,16 +3,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
-import { type ExportTensor } from "../model/export.ts";
 import { loadModelFiles } from "../model/load.ts";
-import { elementCount } from "../model/storage.ts";
 import { tinyFiles } from "../model/tiny.ts";
-import type { ModelFiles } from "../model/types.ts";
-import { widen } from "../model/widen.ts";
 import { Runtime, Value } from "../runtime/index.ts";
 import { scoreOnnx } from "../run/onnx-scores.ts";
 import { decoderGraph } from "./decoder.ts";
 import { exportOnnx } from "./folder.ts";
+import { weightsOf } from "../model/testing.ts";
 
 const models = join(import.meta.dirname, "..", "..", "test", "fixtures", "models");
 let scratch: string;
@@ -20,14 +17,6 @@ beforeAll(async () => {
   scratch = await mkdtemp(join(tmpdir(), "rifft-onnx-"));
 });
 afterAll(() => rm(scratch, { recursive: true }));
-
-function* weightsOf(files: ModelFiles): Generator<[string, ExportTensor]> {
-  for (const [name, tensor] of [...files.tensors].reverse()) {
-    const data = new Float32Array(elementCount(tensor.dims));
-    widen(tensor, data);
-    yield [name, { dims: tensor.dims, data }];
-  }
-}
 
 const readJson = async (path: string) =>
   z.record(z.string(), z.unknown()).parse(JSON.parse(await readFile(path, "utf8")));
