@@ -9,7 +9,7 @@ export { parseRecipe, readRecipe, type Recipe, type StageRecipe, type TaskRefere
 export { resume, type ResumeOptions, type RunResult, train, type TrainOptions } from "./run/train.ts";
 export { checkpointState, modelFolder } from "./run/models.ts";
 export { type CurvePoint, readCurve } from "./run/curve.ts";
-export { exportRun, type ExportFormat, type ExportOptions } from "./run/export.ts";
+export { exportRun, type ExportFormat, type ExportOptions, type ExportResult } from "./run/export.ts";
 export { createProgress, type Progress, type StageInfo, type StepReport } from "./run/progress.ts";
 
 // Experiments: arms, settings and seeds as runs, and their table.

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { exportHuggingFace, exportPeft, planShards, type ExportTensor } from "./export.ts";
+import { exportHuggingFace, exportPeft, planShards } from "./export.ts";
 import { loadModelFiles } from "./load.ts";
 import { narrowToBf16 } from "./narrow.ts";
 import { readSafetensors, readSafetensorsHeader } from "./safetensors.ts";
@@ -13,7 +13,7 @@ import { tensorShapes } from "./shape.ts";
 import { elementCount } from "./storage.ts";
 import { tinyFiles } from "./tiny.ts";
 import type { ModelFiles } from "./types.ts";
-import { widen } from "./widen.ts";
+import { weightsOf } from "./testing.ts";
 
 const models = join(import.meta.dirname, "..", "..", "test", "fixtures", "models");
 let scratch: string;
@@ -21,15 +21,6 @@ beforeAll(async () => {
   scratch = await mkdtemp(join(tmpdir(), "rifft-export-"));
 });
 afterAll(() => rm(scratch, { recursive: true }));
-
-/** The weights one at a time, last first: an export must not care. */
-function* weightsOf(files: ModelFiles): Generator<[string, ExportTensor]> {
-  for (const [name, tensor] of [...files.tensors].reverse()) {
-    const data = new Float32Array(elementCount(tensor.dims));
-    widen(tensor, data);
-    yield [name, { dims: tensor.dims, data }];
-  }
-}
 
 /** A digest of each tensor: comparing buffers element by element takes seconds. */
 const bytesOf = (files: ModelFiles) =>

@@ -1,14 +1,13 @@
-import { randomUUID } from "node:crypto";
-import { mkdir, open, readdir, rename, rm, rmdir } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { join } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { parseJson, systemError } from "./files.ts";
+import { parseJson } from "./files.ts";
 import { narrowToBf16, narrowToF16 } from "./narrow.ts";
 import { SafetensorsWriter, type TensorPlan } from "./safetensors.ts";
 import { tensorShapes } from "./shape.ts";
 import { elementCount } from "./storage.ts";
 import type { ModelFiles } from "./types.ts";
+import { json, writeFileSynced, writeFolder } from "./write-folder.ts";
 
 export type ExportType = "f32" | "f16" | "bf16";
 
@@ -93,7 +92,7 @@ async function writeWeights(folder: string, shards: Shards, weights: Weights, ty
     for await (const [name, { data }] of weights) {
       const writer = writerOf.get(name);
       if (!writer) throw new Error(`tensor ${name} is not part of this model`);
-      await writer.write(name, toBytes(data, type));
+      await writer.write(name, toBytes(data, type, name));
     }
     for (const [file, writer] of writers) {
       await writer.finish();
@@ -104,13 +103,21 @@ async function writeWeights(folder: string, shards: Shards, weights: Weights, ty
   }
 }
 
-function toBytes(data: Float32Array, type: ExportType): Uint8Array {
+/** Little-endian bytes of a type. Throws a UserError for a value that float16 cannot hold. */
+export function toBytes(data: Float32Array, type: ExportType, name: string): Uint8Array {
+  if (type === "f16") {
+    // From here on numbers round to infinity.
+    const beyond = data.find((value) => Math.abs(value) >= 65520);
+    if (beyond !== undefined) {
+      throw new UserError(`${name} holds ${beyond}, which float16 cannot; export with --dtype f32`);
+    }
+  }
   const typed = type === "f32" ? data : type === "f16" ? narrowToF16(data) : narrowToBf16(data);
   return new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
 }
 
 /** Both names of the setting: before version 5 `transformers` read `torch_dtype`. */
-function withDtype(config: Uint8Array, type: ExportType): Uint8Array {
+export function withDtype(config: Uint8Array, type: ExportType): Uint8Array {
   const { dtype: _, ...rest } = parseJson(config, z.record(z.string(), z.unknown()), "config.json");
   return json({ ...rest, torch_dtype: dtypeNames[type] });
 }
@@ -163,49 +170,11 @@ export async function exportPeft(
     await writeFileSynced(join(target, "adapter_config.json"), json(config));
     const writer = await SafetensorsWriter.create(join(target, "adapter_model.safetensors"), plan);
     try {
-      for (const [name, values] of data) await writer.write(name, toBytes(values, "f32"));
+      for (const [name, values] of data) await writer.write(name, toBytes(values, "f32", name));
     } catch (error) {
       await writer.close();
       throw error;
     }
     await writer.finish();
   });
-}
-
-function json(value: unknown): Uint8Array {
-  return new TextEncoder().encode(JSON.stringify(value, null, 2) + "\n");
-}
-
-/** Writes into a temporary folder beside the target and renames it once everything is on the disk. */
-async function writeFolder(folder: string, write: (temporary: string) => Promise<void>): Promise<void> {
-  const target = resolve(folder);
-  const existing = await readdir(target).catch(() => undefined);
-  if (existing && existing.length > 0) {
-    throw new UserError(`${folder}: the folder exists and is not empty; choose another or remove it`);
-  }
-  const temporary = join(dirname(target), `.${basename(target)}-${randomUUID()}`);
-  try {
-    await mkdir(temporary, { recursive: true });
-    await write(temporary);
-    // Windows renames no folder onto another, not even onto an empty one.
-    if (existing) await rmdir(target);
-    await rename(temporary, target);
-  } catch (error) {
-    await rm(temporary, { recursive: true, force: true }).catch(() => {});
-    throw error instanceof UserError || !isSystemError(error) ? error : systemError(`cannot write ${folder}`, error);
-  }
-}
-
-function isSystemError(error: unknown): boolean {
-  return error instanceof Error && "code" in error;
-}
-
-async function writeFileSynced(path: string, content: Uint8Array): Promise<void> {
-  const file = await open(path, "w");
-  try {
-    await file.writeFile(content);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
 }

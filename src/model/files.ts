@@ -12,6 +12,8 @@ export function systemError(action: string, error: unknown): UserError {
     ENOENT: "no such file or folder",
     EACCES: "permission denied",
     ENOSPC: "the disk is full; free some space and try again",
+    EDQUOT: "your share of the disk is full; free some space and try again",
+    EFBIG: "the system allows no file of this size here; choose another disk or raise the limit",
     EISDIR: "it is a folder, not a file",
     ENOTDIR: "a part of the path is not a folder",
   };

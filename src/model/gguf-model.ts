@@ -1,8 +1,10 @@
 import { UserError } from "../errors.ts";
 import { knownArchitecture, validConfig } from "./config.ts";
 import { readRange, withFile } from "./files.ts";
-import { ggufTokenizerJson, metadataReader, type Metadata } from "./gguf-tokenizer.ts";
+import { halfSplitRow, huggingFaceName, interleavedHeads, ropeTable } from "./gguf-names.ts";
+import { endTokens, ggufTokenizerJson, metadataReader, type Metadata } from "./gguf-tokenizer.ts";
 import { readGgufHeader, type GgufTensor } from "./gguf.ts";
+import { ropeDivisors, ropeScalingKeys, type RopeSetting } from "./rope.ts";
 import { checkTokenizer } from "./huggingface.ts";
 import { checkShapes } from "./shape.ts";
 import { writeSidecars } from "./sidecars.ts";
@@ -10,35 +12,11 @@ import { createTokenizer, type TokenizerJson } from "./tokenizer.ts";
 import type { ModelConfig, ModelFiles, StoredTensor, Tokenizer } from "./types.ts";
 import { widen } from "./widen.ts";
 
-/** llama.cpp's table of rotary frequency divisors, where Llama 3's scaling is stored instead of its settings. */
-const ropeTable = "rope_freqs.weight";
-
-const globalNames: Record<string, string> = {
-  token_embd: "model.embed_tokens",
-  output_norm: "model.norm",
-  output: "lm_head",
-};
-const layerNames: Record<string, string> = {
-  attn_norm: "input_layernorm",
-  attn_q: "self_attn.q_proj",
-  attn_k: "self_attn.k_proj",
-  attn_v: "self_attn.v_proj",
-  attn_output: "self_attn.o_proj",
-  attn_q_norm: "self_attn.q_norm",
-  attn_k_norm: "self_attn.k_norm",
-  ffn_norm: "post_attention_layernorm",
-  ffn_gate: "mlp.gate_proj",
-  ffn_up: "mlp.up_proj",
-  ffn_down: "mlp.down_proj",
-};
-
-/** Ends a turn or a text in the families that rifft reads; files name only one of them as EOS. */
-const endTokens = ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"];
-
 /** The tokenizer alone of a GGUF file. */
 export async function ggufTokenizer(path: string): Promise<Tokenizer> {
   const metadata = metadataReader((await readGgufHeader(path)).metadata, path);
-  return createTokenizer({ json: ggufTokenizerJson(metadata, path), specialTokens: {}, path });
+  const { json } = ggufTokenizerJson(metadata, path);
+  return createTokenizer({ json, specialTokens: {}, path });
 }
 
 /** Reads a GGUF file: weights as stored, tokenizer and chat template as Hugging Face files. */
@@ -51,9 +29,9 @@ export async function loadGguf(path: string): Promise<ModelFiles> {
       `${path}: one of ${metadata.number("split.count")} parts; join them with llama-gguf-split --merge first`,
     );
   }
-  const json = ggufTokenizerJson(metadata, path);
+  const { json, texts } = ggufTokenizerJson(metadata, path);
   const config = readConfig(metadata, architecture, described, path);
-  const tokens = tokenTexts(metadata, json, config);
+  const tokens = tokenTexts(metadata, texts, json, config);
   const chatTemplate = metadata.string("tokenizer.chat_template");
   const tokenizer = createTokenizer({ json, specialTokens: tokens, chatTemplate, path });
   const ends = endTokens.flatMap((token) => tokenizer.idOf(token) ?? []);
@@ -70,25 +48,15 @@ export async function loadGguf(path: string): Promise<ModelFiles> {
       type,
       bytes: await readRange(file, start, bytes, path),
     });
-    if (table) config.ropeScaling = ropeScalingOf(config, await read(table), path);
+    if (table) config.ropeScaling = ropeScalingOf(config, metadata, await read(table), path);
     const tensors = new Map<string, StoredTensor>();
     for (const [name, description] of named) {
       const tensor = await read(description);
-      tensors.set(name, architecture === "llama" ? halfSplit(name, tensor, config) : tensor);
+      tensors.set(name, halfSplit(name, tensor, config));
     }
     return tensors;
   });
   return { config, tensors, tokenizer, sidecars: writeSidecars(config, json, tokens, chatTemplate) };
-}
-
-function huggingFaceName(name: string, path: string): string {
-  if (name === ropeTable) return name;
-  const match = /^(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)$/.exec(name);
-  const [, layer, stem = "", kind] = match ?? [];
-  const mapped = layer === undefined ? globalNames[stem] : layerNames[stem];
-  if (mapped === undefined)
-    throw new UserError(`${path}: tensor ${name} has no place in a llama, qwen2 or qwen3 model`);
-  return `${layer === undefined ? "" : `model.layers.${layer}.`}${mapped}.${kind}`;
 }
 
 function readConfig(
@@ -119,6 +87,7 @@ function readConfig(
   }
   const eosId = metadata.number("tokenizer.ggml.eos_token_id");
   const turnEndId = metadata.number("tokenizer.ggml.eot_token_id");
+  const messageEndId = metadata.number("tokenizer.ggml.eom_token_id");
   return validConfig(
     {
       architecture,
@@ -135,7 +104,7 @@ function readConfig(
       tiedEmbeddings: !tensors.has("output.weight"),
       qkvBias: tensors.has("blk.0.attn_q.bias"),
       qkNorm: architecture === "qwen3",
-      eosIds: [eosId, turnEndId].filter((id) => id !== undefined),
+      eosIds: [eosId, turnEndId, messageEndId].filter((id) => id !== undefined),
       bosId: metadata.number("tokenizer.ggml.bos_token_id"),
     },
     path,
@@ -152,51 +121,59 @@ function shortest(value: number): number {
 }
 
 /**
- * Undoes llama.cpp's reordering of the rows of q and k for interleaved rotary embeddings: row 2i + s of a head goes to row
- * i + s * headDim / 2. Quantised rows are whole blocks, so they move as they are.
+ * Undoes llama.cpp's reordering of the rows of q and k for interleaved rotary embeddings. Quantised rows are whole blocks, so they
+ * move as they are.
  */
 function halfSplit(name: string, tensor: StoredTensor, config: ModelConfig): StoredTensor {
-  const projection = /self_attn\.([qk])_proj\.(weight|bias)$/.exec(name)?.[1];
-  if (!projection) return tensor;
+  const heads = interleavedHeads(name, config);
+  if (heads === undefined) return tensor;
   const { headDim } = config;
-  const heads = projection === "q" ? config.heads : config.kvHeads;
   const row = tensor.bytes.length / (heads * headDim);
   const bytes = new Uint8Array(tensor.bytes.length);
   for (let head = 0; head < heads; head++) {
     for (let from = 0; from < headDim; from++) {
-      const to = (from >> 1) + (from & 1) * (headDim / 2);
       const source = (head * headDim + from) * row;
-      bytes.set(tensor.bytes.subarray(source, source + row), (head * headDim + to) * row);
+      bytes.set(tensor.bytes.subarray(source, source + row), (head * headDim + halfSplitRow(from, headDim)) * row);
     }
   }
   return { ...tensor, bytes };
 }
 
 /**
- * Llama 3's scaling settings from the table of divisors: the largest is the factor, and the rest must be what the published
- * settings of all Llama 3.x (low 1, high 4, original context 8192) give.
+ * Llama 3's scaling settings, where the table of divisors is what they give: those that the file names, else those of all published
+ * Llama 3.x (low 1, high 4, original context 8192; the factor is the largest divisor).
  */
-function ropeScalingOf(config: ModelConfig, table: StoredTensor, path: string): ModelConfig["ropeScaling"] {
+function ropeScalingOf(
+  config: ModelConfig,
+  metadata: Metadata,
+  table: StoredTensor,
+  path: string,
+): ModelConfig["ropeScaling"] {
   const divisors = new Float32Array(table.dims[0]);
   widen(table, divisors);
   const factor = divisors.reduce((a, b) => Math.max(a, b), 1);
   if (factor === 1) return undefined;
-  const scaling = { factor, lowFreqFactor: 1, highFreqFactor: 4, originalMaxContext: 8192 };
-  const fits = divisors.every((divisor, i) => {
-    const wavelength = 2 * Math.PI * config.ropeTheta ** ((2 * i) / config.headDim);
-    const turns = scaling.originalMaxContext / wavelength;
-    const smooth = (turns - scaling.lowFreqFactor) / (scaling.highFreqFactor - scaling.lowFreqFactor);
-    const bounded = Math.min(1, Math.max(0, smooth));
-    return Math.abs(divisor * ((1 - bounded) / factor + bounded) - 1) < 1e-3;
-  });
+  const setting = (key: RopeSetting, otherwise: number) => metadata.number(ropeScalingKeys[key]) ?? otherwise;
+  const ropeScaling = {
+    factor: setting("factor", factor),
+    lowFreqFactor: setting("lowFreqFactor", 1),
+    highFreqFactor: setting("highFreqFactor", 4),
+    originalMaxContext: setting("originalMaxContext", 8192),
+  };
+  const expected = ropeDivisors({ ...config, ropeScaling });
+  const fits = divisors.every((divisor, i) => Math.abs(divisor / expected[i] - 1) < 1e-3);
   if (!fits || divisors.length !== config.headDim / 2) {
     throw new UserError(`${path}: ${ropeTable} is not Llama 3's scaling; only that one is supported`);
   }
-  return scaling;
+  return ropeScaling;
 }
 
-function tokenTexts(metadata: Metadata, json: TokenizerJson, config: ModelConfig): Record<string, string> {
-  const tokens = metadata.strings("tokenizer.ggml.tokens") ?? [];
+function tokenTexts(
+  metadata: Metadata,
+  tokens: readonly string[],
+  json: TokenizerJson,
+  config: ModelConfig,
+): Record<string, string> {
   const ids = {
     bos_token: config.bosId,
     eos_token: config.eosIds[0],

@@ -1,10 +1,13 @@
 import { UserError } from "../errors.ts";
 import type { GgufValue } from "./gguf.ts";
 import { tokenizerJsonSchema, type TokenizerJson } from "./tokenizer.ts";
+import { wordTokenizerJson } from "./word-tokenizer.ts";
 
 /** `tokenizer.ggml.token_type`. */
-const controlToken = 3;
-const userDefinedToken = 4;
+export const tokenType = { normal: 1, control: 3, userDefined: 4, unused: 5 } as const;
+
+/** Ends a turn or a text in the families that rifft reads; files name only some of them. */
+export const endTokens = ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"];
 
 /** Reads a GGUF file's metadata by key, with the type that is expected. */
 export interface Metadata {
@@ -55,7 +58,7 @@ const split = (digits: string) => ({
 
 const sequence = (...pretokenizers: unknown[]) => ({ type: "Sequence", pretokenizers });
 
-interface PreTokenizer {
+export interface PreTokenizer {
   preTokenizer: unknown;
   normalizer?: unknown;
   /** Whole words of the vocabulary are taken before any merge. */
@@ -73,7 +76,7 @@ const qwen2: PreTokenizer = { preTokenizer: sequence(split("\\p{N}"), byteLevel(
 const smollm: PreTokenizer = { preTokenizer: sequence({ type: "Digits", individual_digits: true }, byteLevel(true)) };
 
 /** By `tokenizer.ggml.pre`. */
-const preTokenizers = new Map<string, PreTokenizer>([
+export const preTokenizers = new Map<string, PreTokenizer>([
   ["default", gpt2],
   ["gpt-2", gpt2],
   ["llama3", llama3],
@@ -84,12 +87,17 @@ const preTokenizers = new Map<string, PreTokenizer>([
   ["smollm", smollm],
 ]);
 
-/** The `tokenizer.json` that stands for the tokenizer in a GGUF file. Throws a UserError for types other than byte-level BPE. */
-export function ggufTokenizerJson(metadata: Metadata, path: string): TokenizerJson {
+/**
+ * The `tokenizer.json` that stands for the tokenizer in a GGUF file, and each id's text in it. Throws a UserError for types other than
+ * byte-level BPE and longest match ("rwkv").
+ */
+export function ggufTokenizerJson(metadata: Metadata, path: string): { json: TokenizerJson; texts: string[] } {
   const model = metadata.string("tokenizer.ggml.model");
+  const tokens = metadata.strings("tokenizer.ggml.tokens");
+  if (model === "rwkv" && tokens) return longestMatchJson(tokens, metadata, path);
   if (model !== "gpt2") {
     throw new UserError(
-      `${path}: tokenizer type "${model ?? "none"}" is not supported; expected "gpt2" (byte-level BPE)`,
+      `${path}: tokenizer type "${model ?? "none"}" is not supported; expected "gpt2" (byte-level BPE) or "rwkv" (longest match)`,
     );
   }
   const preType = metadata.string("tokenizer.ggml.pre") ?? "default";
@@ -98,12 +106,11 @@ export function ggufTokenizerJson(metadata: Metadata, path: string): TokenizerJs
     const known = [...preTokenizers.keys()].join(", ");
     throw new UserError(`${path}: pre-tokenizer "${preType}" is not supported; expected one of ${known}`);
   }
-  const tokens = metadata.strings("tokenizer.ggml.tokens");
   const merges = metadata.strings("tokenizer.ggml.merges");
   if (!tokens || !merges) throw new UserError(`${path}: the tokenizer has no tokens or no merges; fetch another file`);
   const types = metadata.numbers("tokenizer.ggml.token_type") ?? [];
   const added = tokens.flatMap((content, id) =>
-    types[id] === controlToken || types[id] === userDefinedToken
+    types[id] === tokenType.control || types[id] === tokenType.userDefined
       ? [
           {
             id,
@@ -112,14 +119,15 @@ export function ggufTokenizerJson(metadata: Metadata, path: string): TokenizerJs
             lstrip: false,
             rstrip: false,
             normalized: false,
-            special: types[id] === controlToken,
+            special: types[id] === tokenType.control,
           },
         ]
       : [],
   );
   const bosId = metadata.number("tokenizer.ggml.bos_token_id");
   const addBos = (metadata.boolean("tokenizer.ggml.add_bos_token") ?? pre.addBos ?? false) && bosId !== undefined;
-  return tokenizerJsonSchema.parse({
+  const used = tokens.flatMap((token, id) => (types[id] === tokenType.unused ? [] : [[token, id] as const]));
+  const json = tokenizerJsonSchema.parse({
     version: "1.0",
     truncation: null,
     padding: null,
@@ -137,10 +145,53 @@ export function ggufTokenizerJson(metadata: Metadata, path: string): TokenizerJs
       fuse_unk: false,
       byte_fallback: false,
       ignore_merges: pre.ignoreMerges ?? false,
-      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      vocab: Object.fromEntries(used),
       merges,
     },
   });
+  return { json, texts: tokens };
+}
+
+/** RWKV's tokenizer takes, from left to right, the longest token that fits. */
+function longestMatchJson(
+  tokens: readonly string[],
+  metadata: Metadata,
+  path: string,
+): { json: TokenizerJson; texts: string[] } {
+  const texts = tokens.map((token) => {
+    const text = unescapeToken(token);
+    if (text === undefined) {
+      throw new UserError(
+        `${path}: token ${JSON.stringify(token)} is a part of a character; a longest-match tokenizer is supported where each token is whole characters`,
+      );
+    }
+    return text;
+  });
+  const types = metadata.numbers("tokenizer.ggml.token_type") ?? [];
+  const special = tokens.flatMap((_, id) => (types[id] === tokenType.control ? [id] : []));
+  return { json: wordTokenizerJson(texts, special), texts };
+}
+
+/** A token of a longest-match vocabulary as the file spells it: \\, \n, \r, \t and \xNN are escapes. */
+export function escapeToken(text: string): string {
+  const named: Record<string, string> = { "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+  return text.replace(/[\\\n\r\t]/g, (character) => named[character]);
+}
+
+/** The way back; undefined where the bytes are no whole text. */
+function unescapeToken(token: string): string | undefined {
+  const bytes: number[] = [];
+  for (const [, hex, escaped, plain] of token.matchAll(/\\x([0-9a-f]{2})|\\([^])|([^\\]+)/g)) {
+    if (hex !== undefined) bytes.push(parseInt(hex, 16));
+    else if (escaped !== undefined) {
+      bytes.push(...Buffer.from({ n: "\n", r: "\r", t: "\t" }[escaped] ?? escaped));
+    } else bytes.push(...Buffer.from(plain));
+  }
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(Uint8Array.from(bytes));
+  } catch {
+    return undefined;
+  }
 }
 
 /** Lets other programs that read the exported tokenizer put the BOS token first, as the file's author meant. */

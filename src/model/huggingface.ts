@@ -6,7 +6,7 @@ import { idsSchema, parseConfig, validConfig } from "./config.ts";
 import { parseJson, readOptional } from "./files.ts";
 import { readSafetensors, readSafetensorsHeader, type TensorEntry } from "./safetensors.ts";
 import { checkShapes, tensorShapes } from "./shape.ts";
-import { createTokenizer, tokenizerJsonSchema } from "./tokenizer.ts";
+import { createTokenizer, tokenizerJsonSchema, type TokenizerSource } from "./tokenizer.ts";
 import type { ModelConfig, ModelFiles, StoredTensor, Tokenizer } from "./types.ts";
 
 /** Files beside the weights that make a Hugging Face folder whole; an export copies those that are there. */
@@ -82,7 +82,8 @@ const tokenizerConfigSchema = z.looseObject({
   chat_template: z.union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))]).nullish(),
 });
 
-function readTokenizer(folder: string, sidecars: Map<string, Uint8Array>) {
+/** What the files beside the weights say of the tokenizer. */
+export function tokenizerSource(sidecars: ReadonlyMap<string, Uint8Array>, folder: string): TokenizerSource {
   const raw = sidecars.get("tokenizer_config.json") ?? "{}";
   const config = parseJson(raw, tokenizerConfigSchema, join(folder, "tokenizer_config.json"));
   const path = join(folder, "tokenizer.json");
@@ -99,8 +100,14 @@ function readTokenizer(folder: string, sidecars: Map<string, Uint8Array>) {
       ? named.find((entry) => entry.name === "default")?.template
       : named;
   const json = parseJson(sidecars.get("tokenizer.json") ?? "", tokenizerJsonSchema, path);
-  const tokenizer = createTokenizer({ json, specialTokens, chatTemplate, path });
-  const eosId = specialTokens.eos_token === undefined ? undefined : tokenizer.idOf(specialTokens.eos_token);
+  return { json, specialTokens, chatTemplate, path };
+}
+
+function readTokenizer(folder: string, sidecars: Map<string, Uint8Array>) {
+  const source = tokenizerSource(sidecars, folder);
+  const tokenizer = createTokenizer(source);
+  const { eos_token: eos } = source.specialTokens;
+  const eosId = eos === undefined ? undefined : tokenizer.idOf(eos);
   return { tokenizer, eosIds: eosId === undefined ? [] : [eosId] };
 }
 

@@ -41,3 +41,34 @@ function roundToEven(units: number): number {
   const rest = units - floor;
   return floor + (rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? 1 : 0);
 }
+
+/**
+ * Quantises float32 to ggml's Q8_0: blocks of 32 with a half-precision scale d = max|x| / 127 and q = round(x / d), halves away from
+ * zero; the quotient uses the scale before it is rounded to half precision (ggml's `quantize_row_q8_0_ref`).
+ * @param source whole blocks
+ * @returns 34 bytes a block: the scale, then 32 signed bytes
+ */
+export function quantiseQ8(source: Float32Array): Uint8Array {
+  const count = source.length / 32;
+  const scales = new Float32Array(count);
+  const out = new Uint8Array(count * 34);
+  const quantised = new Int8Array(out.buffer);
+  for (let block = 0; block < count; block++) {
+    const from = block * 32;
+    let largest = 0;
+    for (let i = from; i < from + 32; i++) largest = Math.max(largest, Math.abs(source[i]));
+    const scale = Math.fround(largest / 127);
+    scales[block] = scale;
+    const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
+    for (let i = 0; i < 32; i++) {
+      const x = Math.fround(source[from + i] * inverse);
+      quantised[block * 34 + 2 + i] = Math.sign(x) * Math.floor(Math.abs(x) + 0.5);
+    }
+  }
+  const halves = narrowToF16(scales);
+  for (let block = 0; block < count; block++) {
+    out[block * 34] = halves[block] & 255;
+    out[block * 34 + 1] = halves[block] >>> 8;
+  }
+  return out;
+}

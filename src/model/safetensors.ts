@@ -1,8 +1,8 @@
-import { open, type FileHandle } from "node:fs/promises";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { check, parseJson, readRange, systemError, withFile, writeRange } from "./files.ts";
+import { check, parseJson, readRange, withFile } from "./files.ts";
 import { elementCount, storedBytes } from "./storage.ts";
+import { begin, type ByteRange, TensorFileWriter } from "./tensor-file.ts";
 import type { StorageType, StoredTensor } from "./types.ts";
 
 /** The safetensors format: 8 bytes header length, a JSON header, the data. https://github.com/huggingface/safetensors */
@@ -95,24 +95,11 @@ export interface TensorPlan {
   type: "f32" | "f16" | "bf16";
 }
 
-/**
- * Writes a safetensors file whose tensors arrive one at a time, in any order, as little-endian bytes; each must arrive once.
- * The file is flushed to the disk before the promise resolves.
- */
-export class SafetensorsWriter {
-  private readonly file: FileHandle;
-  private readonly path: string;
-  private readonly pending: Map<string, { start: number; end: number }>;
-
-  private constructor(file: FileHandle, path: string, pending: Map<string, { start: number; end: number }>) {
-    this.file = file;
-    this.path = path;
-    this.pending = pending;
-  }
-
+/** Writes a safetensors file whose tensors arrive one at a time, as little-endian bytes. */
+export class SafetensorsWriter extends TensorFileWriter {
   static async create(path: string, plan: ReadonlyMap<string, TensorPlan>): Promise<SafetensorsWriter> {
     const header: Record<string, unknown> = { __metadata__: { format: "pt" } };
-    const offsets = new Map<string, { start: number; end: number }>();
+    const offsets = new Map<string, ByteRange>();
     let offset = 0;
     for (const [name, { dims, type }] of plan) {
       const end = offset + elementCount(dims) * (type === "f32" ? 4 : 2);
@@ -131,43 +118,6 @@ export class SafetensorsWriter {
       range.start += dataStart;
       range.end += dataStart;
     }
-    try {
-      const file = await open(path, "w");
-      await writeRange(file, Buffer.concat([prefix, text]), 0);
-      return new SafetensorsWriter(file, path, offsets);
-    } catch (error) {
-      throw systemError(`cannot write ${path}`, error);
-    }
-  }
-
-  async write(name: string, bytes: Uint8Array): Promise<void> {
-    const range = this.pending.get(name);
-    if (!range) throw new Error(`tensor ${name} was not announced or came twice`);
-    if (bytes.length !== range.end - range.start) {
-      throw new Error(`tensor ${name}: announced ${range.end - range.start} bytes, got ${bytes.length}`);
-    }
-    this.pending.delete(name);
-    try {
-      await writeRange(this.file, bytes, range.start);
-    } catch (error) {
-      throw systemError(`cannot write ${this.path}`, error);
-    }
-  }
-
-  /** Flushes and closes; throws where an announced tensor never came. */
-  async finish(): Promise<void> {
-    const [missing] = this.pending.keys();
-    if (missing !== undefined) throw new Error(`tensor ${missing} was announced but never written`);
-    try {
-      await this.file.sync();
-    } catch (error) {
-      throw systemError(`cannot write ${this.path}`, error);
-    }
-    await this.close();
-  }
-
-  /** Closes without a check, after an error. */
-  async close(): Promise<void> {
-    await this.file.close();
+    return new SafetensorsWriter(await begin(path, Buffer.concat([prefix, text])), path, offsets);
   }
 }

@@ -1,8 +1,9 @@
 import { UserError } from "../errors.ts";
 import { tensorShapes } from "./shape.ts";
 import { writeSidecars } from "./sidecars.ts";
-import { createTokenizer, longestFirst, tokenizerJsonSchema, type TokenizerJson } from "./tokenizer.ts";
+import { createTokenizer } from "./tokenizer.ts";
 import type { ModelConfig, ModelFiles, StoredTensor } from "./types.ts";
+import { wordTokenizerJson } from "./word-tokenizer.ts";
 
 /** Ends a text; also what a shorter row is padded with. */
 const endToken = "<|endoftext|>";
@@ -52,7 +53,7 @@ export function tinyFiles(shape: TinyShape, normal: () => number): ModelFiles {
     qkNorm: false,
     eosIds: [0],
   };
-  const json = wordTokenizer(words);
+  const json = wordTokenizerJson(words, [0]);
   const tokenizer = createTokenizer({ json, specialTokens: {}, path: "tiny" });
   const tensors = new Map([...tensorShapes(config)].map(([name, dims]) => [name, initial(name, dims, layers, normal)]));
   const specialTokens = { eos_token: endToken, pad_token: endToken };
@@ -69,38 +70,4 @@ function initial(name: string, dims: number[], layers: number, normal: () => num
     for (let i = 0; i < data.length; i++) data[i] = deviation * normal();
   }
   return { dims, type: "f32", bytes: new Uint8Array(data.buffer) };
-}
-
-/** A word-level `tokenizer.json` whose pre-tokenizer cuts the text at the words themselves. */
-function wordTokenizer(words: readonly string[]): TokenizerJson {
-  const end = {
-    id: 0,
-    content: words[0],
-    single_word: false,
-    lstrip: false,
-    rstrip: false,
-    normalized: false,
-    special: true,
-  };
-  return tokenizerJsonSchema.parse({
-    version: "1.0",
-    truncation: null,
-    padding: null,
-    added_tokens: [end],
-    normalizer: null,
-    pre_tokenizer: {
-      type: "Split",
-      pattern: { Regex: longestFirst(words.slice(1)) },
-      behavior: "Isolated",
-      invert: false,
-    },
-    post_processor: null,
-    decoder: { type: "Fuse" },
-    model: {
-      type: "WordLevel",
-      vocab: Object.fromEntries(words.map((word, id) => [word, id])),
-      // Not in the vocabulary on purpose: what is unknown is an error, never a token.
-      unk_token: "<unk>",
-    },
-  });
 }

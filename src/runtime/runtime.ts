@@ -32,6 +32,8 @@ export interface SessionOptions {
    * Without it no constant is repacked.
    */
   prepacked?: PrepackedWeights;
+  /** Where the files lie that hold the graph's external data; for weights that are not bound. */
+  folder?: string;
   /** Stands in error messages. */
   name?: string;
   /** Whether the library may rewrite the graph (fusions, constant folding); true when absent. */
@@ -142,10 +144,13 @@ export class Runtime {
         rmSync(folder, { recursive: true });
       }
     }
-    return this.#createWith(model, options, weights);
+    return this.#createWith(model, options, weights, options.folder);
   }
 
-  /** @param visible the weights that the optimizer may read; it takes the others for the contents of an empty file in `folder` */
+  /**
+   * @param visible the weights that the optimizer may read; it takes the others for the contents of a file in `folder`, which is
+   *   empty where they are bound
+   */
   #createWith(model: Uint8Array, options: SessionOptions, visible: [string, Value][], folder?: string): Handle {
     const native = this.#native;
     const settings = native.make("CreateSessionOptions");

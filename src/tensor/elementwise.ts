@@ -107,11 +107,12 @@ export const relu = unary("Relu", (dy, x) => where(greater(x, 0), dy, 0));
 
 /** x sigmoid(x), also called swish. */
 export function silu(x: Tensor): Tensor {
-  const forward = () =>
-    x.type === "float32"
-      ? x.graph.node("QuickGelu", [x], [{ dims: x.dims }], { alpha: { float: 1 } }, { domain: "com.microsoft" })
-      : // Not x sigmoid(x): ONNX Runtime would fuse that into an operator that it lacks for float64.
-        [div(x, add(exp(neg(x)), 1))];
+  const forward = () => {
+    // Not x sigmoid(x) for float64: ONNX Runtime would fuse that into an operator that it lacks there.
+    if (x.type === "float64") return [div(x, add(exp(neg(x)), 1))];
+    if (x.graph.portable) return [mul(x, sigmoid(x))];
+    return x.graph.node("QuickGelu", [x], [{ dims: x.dims }], { alpha: { float: 1 } }, { domain: "com.microsoft" });
+  };
   const [y] = x.graph.composite("silu", [x], forward, ([dy]) => [
     dy &&
       (() => {

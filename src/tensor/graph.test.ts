@@ -23,6 +23,8 @@ import {
   where,
   type Dim,
   type Tensor,
+  rmsNorm,
+  swiglu,
 } from "./index.ts";
 import { compileGraph, type Numbers } from "./testing.ts";
 
@@ -167,4 +169,34 @@ describe("errors", () => {
     const rows = gatherRows(x, graph.ints([0]));
     expect(() => graph.backward([[rows, rows]], [x])).toThrow(/Gather has no gradient rule/);
   });
+});
+
+test("a portable graph computes the same with ONNX's own operators alone", async () => {
+  const build = (portable: boolean) => {
+    const graph = new Graph("float32", { portable });
+    const x = graph.input("x", [2, 2, 4]);
+    const table = (values: number[]) => graph.constant(values, [2, 2]);
+    const turned = rope(
+      rmsNorm(x, graph.constant([1, 2, 3, 4], [4]), 1e-5),
+      table([1, 0.5, 0, -1]),
+      table([0, 0.5, 1, 0]),
+    );
+    graph.output("y", swiglu(matmul(turned, turned, { transB: true, alpha: 0.5 }), matmul(x, x, { transB: true })));
+    graph.output("z", matmul(turned, x, { transA: true }));
+    return graph;
+  };
+  const given = { x: { data: Array.from({ length: 16 }, (_, i) => Math.sin(i)), dims: [2, 2, 4] } };
+  const [portable, fused] = [build(true), build(false)];
+  const [a, b] = [await compileGraph(portable)(given), await compileGraph(fused)(given)];
+  for (const name of ["y", "z"]) a[name].data.forEach((v, i) => expect(v).toBeCloseTo(b[name].data[i], 5));
+  const ops = (graph: Graph) => graph.nodes.map(({ op, domain }) => `${domain} ${op}`);
+  const own = ["RotaryEmbedding", "SimplifiedLayerNormalization", "com.microsoft"];
+  for (const op of own) {
+    expect(ops(fused).some((name) => name.includes(op))).toBe(true);
+    expect(ops(portable).some((name) => name.includes(op))).toBe(false);
+  }
+  const foreign = new Graph("float32", { portable: true });
+  const x = foreign.input("x", [2]);
+  foreign.output("y", foreign.node("Gelu", [x], [{ dims: [2] }], {}, { domain: "com.microsoft" })[0]);
+  expect(() => foreign.build()).toThrow("Gelu is not one of ONNX's own operators");
 });

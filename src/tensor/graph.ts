@@ -1,5 +1,12 @@
 import { broadcastDims, requireBroadcast, sameDims, showDims, type Dim } from "./dims.ts";
-import { encodeModel, type Attribute, type DType, type InitializerProto, type ValueProto } from "./proto.ts";
+import {
+  encodeModel,
+  type Attribute,
+  type DType,
+  type ExternalData,
+  type InitializerProto,
+  type ValueProto,
+} from "./proto.ts";
 
 /** A value of a graph: a name, a shape, an element type. It holds no numbers. */
 export class Tensor {
@@ -72,6 +79,8 @@ export type Data = readonly number[] | Float32Array | Float64Array | Int32Array 
 export class Graph {
   /** The type of every float tensor without its own. */
   readonly float: "float32" | "float64";
+  /** Only ONNX's own operators of version 18, for other programs' runtimes; else the fastest that ONNX Runtime has. */
+  readonly portable: boolean;
   readonly nodes: GraphNode[] = [];
   readonly inputs: Tensor[] = [];
   readonly outputs: (NamedTensor & { backward: boolean })[] = [];
@@ -86,8 +95,9 @@ export class Graph {
   /** Above 0 nothing is recorded for the chain rule. */
   #silent = 0;
 
-  constructor(float: "float32" | "float64" = "float32") {
+  constructor(float: "float32" | "float64" = "float32", options: { portable?: boolean } = {}) {
     this.float = float;
+    this.portable = options.portable ?? false;
   }
 
   /** A value that is bound at every run. `grad`: may be differentiated with respect to. */
@@ -192,14 +202,19 @@ export class Graph {
     });
   }
 
-  /** Serialises the model; nodes and constants that no output needs are left out, inputs are all kept. */
-  build(): Uint8Array<ArrayBuffer> {
+  /**
+   * Serialises the model; nodes and constants that no output needs are left out, inputs are all kept.
+   * @param place where the data of weights is: the bytes themselves, or a place in a file. They are bound by name when absent
+   */
+  build(place?: (name: string) => Uint8Array | ExternalData): Uint8Array<ArrayBuffer> {
     if (this.outputs.length === 0) throw new Error("build: the graph has no outputs");
     const nodes = liveNodes(
       this.nodes,
       this.outputs.map((output) => output.tensor),
     );
-    return encodeGraph(this, nodes, this.inputs, this.outputs);
+    const foreign = nodes.find(({ domain }) => domain !== "");
+    if (this.portable && foreign) throw new Error(`build: ${foreign.op} is not one of ONNX's own operators`);
+    return encodeGraph(this, nodes, this.inputs, this.outputs, [], place);
   }
 
   /** A gradient in the full shape of its tensor. */
@@ -298,6 +313,7 @@ export function encodeGraph(
   inputs: readonly Tensor[],
   outputs: readonly NamedTensor[],
   given: readonly NamedTensor[] = [],
+  place?: (name: string) => Uint8Array | ExternalData,
 ): Uint8Array<ArrayBuffer> {
   const names = new Map(given.map(({ name, tensor }) => [tensor, name]));
   const made = new Set(nodes.flatMap((node) => node.outputs));
@@ -326,9 +342,12 @@ export function encodeGraph(
         attributes: {},
       })),
     ],
-    initializers: [...graph.initializers.values()].filter((initializer) => readNames.has(initializer.name)),
+    initializers: [...graph.initializers.values()]
+      .filter(({ name }) => readNames.has(name))
+      .map((initializer) => ({ ...initializer, data: initializer.data ?? place?.(initializer.name) ?? null })),
     inputs: [...inputs.map((tensor) => value(tensor.name, tensor)), ...given.map((g) => value(g.name, g.tensor))],
     outputs: outputs.map(({ name, tensor }) => value(name, tensor)),
+    portable: graph.portable,
   });
 }
 

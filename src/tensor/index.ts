@@ -1,5 +1,5 @@
 export { type Dim } from "./dims.ts";
-export { type Attribute, type DType } from "./proto.ts";
+export { type Attribute, type DType, type ExternalData } from "./proto.ts";
 export { Graph, Tensor, type Data, type Gradient, type NodeOptions, type Rule } from "./graph.ts";
 export {
   add,

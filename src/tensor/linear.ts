@@ -1,7 +1,8 @@
 import { broadcastDims, showDims, type Dim } from "./dims.ts";
+import { mul } from "./elementwise.ts";
 import type { Rule, Tensor } from "./graph.ts";
 import { unbroadcast } from "./reduce.ts";
-import { flattenRows } from "./shape.ts";
+import { flattenRows, transpose } from "./shape.ts";
 
 export interface MatmulOptions {
   /** Take a, or b, with its last two axes exchanged. */
@@ -33,10 +34,18 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
     };
     return [() => sumBatches(da(), a), () => sumBatches(db(), b)];
   };
+  if (graph.portable) {
+    const turned = (x: Tensor, turn: boolean) => (turn ? transpose(x, lastTwoExchanged(x.rank)) : x);
+    const product = graph.node("MatMul", [turned(a, transA), turned(b, transB)], outputs)[0];
+    return alpha === 1 ? product : mul(product, alpha);
+  }
   return transA || transB || alpha !== 1
     ? graph.node("FusedMatMul", [a, b], outputs, attributes, { domain: "com.microsoft", backward })[0]
     : graph.node("MatMul", [a, b], outputs, {}, { backward })[0];
 }
+
+const lastTwoExchanged = (rank: number): number[] =>
+  Array.from({ length: rank }, (_, i) => (i < rank - 2 ? i : 2 * rank - 3 - i));
 
 function productDims(a: Tensor, b: Tensor, transA: boolean, transB: boolean): Dim[] {
   const show = () => `matmul: ${showDims(a.dims)}${transA ? "^T" : ""} times ${showDims(b.dims)}${transB ? "^T" : ""}`;

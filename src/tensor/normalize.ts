@@ -51,7 +51,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, eps: number): Tensor {
   }
   let inverse: Tensor;
   const forward = () => {
-    if (x.type === "float64") {
+    if (x.type === "float64" || graph.portable) {
       // The fused operator gives its inverse in float32 whatever x is.
       inverse = div(1, sqrt(add(mean(mul(x, x), [last], true), eps)));
       return [mul(mul(x, inverse), weight)];

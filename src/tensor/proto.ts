@@ -37,7 +37,13 @@ export interface InitializerProto {
   type: DType;
   dims: readonly number[];
   /** null: bound by name when the session is created (external data). */
-  data: Uint8Array | null;
+  data: Uint8Array | ExternalData | null;
+}
+
+/** Where an initializer's bytes lie: a file beside the model, and the place in it. */
+export interface ExternalData {
+  location: string;
+  offset: number;
 }
 
 export interface GraphProto {
@@ -45,12 +51,15 @@ export interface GraphProto {
   initializers: InitializerProto[];
   inputs: ValueProto[];
   outputs: ValueProto[];
+  /** Only ONNX's own operators, in a version that runtimes have known for years. */
+  portable: boolean;
 }
 
 /** The file that external initializers claim to live in; their data is bound by name and the file never read. */
 const EXTERNAL_LOCATION = "weights";
-const IR_VERSION = 10;
-const OPSET = 23;
+/** Version of the file format, and of ONNX's operators. */
+const CURRENT = { ir: 10, opset: 23 };
+const PORTABLE = { ir: 8, opset: 18 };
 const BYTES: Record<DType, number> = {
   float32: 4,
   float64: 8,
@@ -72,13 +81,11 @@ export function encodeModel(graph: GraphProto): Uint8Array<ArrayBuffer> {
   for (const input of graph.inputs) body.message(11, writeValue(input));
   for (const output of graph.outputs) body.message(12, writeValue(output));
   const opset = (domain: string, version: number) => new Writer().string(1, domain).int(2, version);
-  return new Writer()
-    .int(1, IR_VERSION)
-    .string(2, "rifft")
-    .message(7, body)
-    .message(8, opset("", OPSET))
-    .message(8, opset("com.microsoft", 1))
-    .bytes();
+  const versions = graph.portable ? PORTABLE : CURRENT;
+  const model = new Writer().int(1, versions.ir).string(2, "rifft").message(7, body);
+  model.message(8, opset("", versions.opset));
+  if (!graph.portable) model.message(8, opset("com.microsoft", 1));
+  return model.bytes();
 }
 
 function writeNode(node: NodeProto, name: string): Writer {
@@ -104,12 +111,12 @@ function writeInitializer({ name, type, dims, data }: InitializerProto): Writer 
   const writer = new Writer();
   for (const dim of dims) writer.int(1, dim);
   writer.int(2, ELEMENT_TYPE[type]).string(8, name);
-  if (data) return writer.blob(9, data);
+  if (data instanceof Uint8Array) return writer.blob(9, data);
   const entry = (key: string, value: string) => new Writer().string(1, key).string(2, value);
   const length = dims.reduce((product, dim) => product * dim, BYTES[type]);
   return writer
-    .message(13, entry("location", EXTERNAL_LOCATION))
-    .message(13, entry("offset", "0"))
+    .message(13, entry("location", data?.location ?? EXTERNAL_LOCATION))
+    .message(13, entry("offset", String(data?.offset ?? 0)))
     .message(13, entry("length", String(length)))
     .int(14, 1);
 }

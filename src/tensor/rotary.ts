@@ -17,7 +17,7 @@ export function rope(x: Tensor, cos: Tensor, sin: Tensor): Tensor {
       throw new Error(`rope: tables ${showDims(table.dims)} do not fit x ${showDims(x.dims)}`);
     }
   }
-  const turn = x.type === "float32" ? turnFused : turnDecomposed;
+  const turn = x.type === "float32" && !x.graph.portable ? turnFused : turnDecomposed;
   return x.graph.composite(
     "rope",
     [x],

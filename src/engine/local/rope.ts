@@ -1,25 +1,10 @@
+import { ropeFrequencies } from "../../model/rope.ts";
 import type { ModelConfig } from "../../model/types.ts";
 
 /** Cosines and sines of the rotary embedding, one row of headDim / 2 a position. */
 export interface RopeTable {
   cos: Float32Array;
   sin: Float32Array;
-}
-
-/** Angular frequencies (Su et al. 2021), with Llama 3's scaling of the long wavelengths where the config has it. */
-export function ropeFrequencies(config: ModelConfig): Float64Array {
-  const half = config.headDim / 2;
-  const scaling = config.ropeScaling;
-  return Float64Array.from({ length: half }, (_, i) => {
-    const frequency = config.ropeTheta ** (-i / half);
-    if (!scaling) return frequency;
-    const wavelength = (2 * Math.PI) / frequency;
-    const { factor, lowFreqFactor, highFreqFactor, originalMaxContext } = scaling;
-    if (wavelength < originalMaxContext / highFreqFactor) return frequency;
-    if (wavelength > originalMaxContext / lowFreqFactor) return frequency / factor;
-    const smooth = (originalMaxContext / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
-    return (1 - smooth) * (frequency / factor) + smooth * frequency;
-  });
 }
 
 /** The table for positions 0 .. length - 1. */
