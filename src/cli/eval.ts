@@ -99,7 +99,7 @@ async function sample(o: Options): Promise<void> {
   const status = new StatusLine();
   try {
     const problems = await takeProblems(task, o.split, o.limit);
-    checkGolds(task, problems);
+    await checkGolds(task, problems);
     const settings = settingsOf(o, model, task, temperature);
     const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
     const file = new EvaluationFile(dir, settings, await modelDigest(model), problems);
@@ -179,7 +179,7 @@ async function regrade(o: Options, path: string): Promise<void> {
 async function validate(o: Options): Promise<void> {
   const task = await openTask(o);
   try {
-    const found = validateGolds(task, await takeProblems(task, o.split, o.limit));
+    const found = await validateGolds(task, await takeProblems(task, o.split, o.limit));
     if (found.unreadable.length > 0) process.exitCode = 1;
     const { mode, strict } = gradingSettings(task);
     printResult(o.json, { task: task.name, split: o.split, mode, strict, ...found }, () => {

@@ -1,17 +1,20 @@
 import { type GradedAnswer, isMode } from "../grade/index.ts";
 import { UserError } from "../errors.ts";
-import { gradeResponse } from "../task/grading.ts";
+import { gradeProgram, gradeResponse } from "../task/grading.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade, Grading, Problem, Task } from "../task/types.ts";
 import type { AnswerGrade, EvaluatedSample } from "./samples.ts";
 
-type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" | "solved" | "error">;
+type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" | "solved" | "error" | "program">;
 
 /** A response's verdicts and reward. */
 export async function gradeSample(task: Task, problem: Problem, response: string): Promise<Graded> {
   const [grade] = await task.grade([{ problem, response }]);
   if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade) };
-  const { strict, flexible } = gradeResponse(problem, response, task.grading);
+  const { strict, flexible } =
+    grade.program === undefined
+      ? gradeResponse(problem, response, task.grading)
+      : gradeProgram(problem, grade.program, task.grading);
   return {
     strict: answerGrade(strict, response),
     flexible: answerGrade(flexible, response),
@@ -30,7 +33,11 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
       `sample ${sample.sample} of problem ${sample.problem} has no gold (its task has a reward of its own): it cannot be graded again`,
     );
   }
-  const { strict, flexible } = gradeResponse(problemOf(sample), sample.text, grading);
+  // A program is not run again: its answer is in the line.
+  const { strict, flexible } =
+    sample.program === undefined
+      ? gradeResponse(problemOf(sample), sample.text, grading)
+      : gradeProgram(problemOf(sample), sample.program, grading);
   const own =
     Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;
   return {

@@ -3,6 +3,8 @@ import { join, resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
 import type { Engine, Model, Policy, TokenCounts } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
+import { allProblems } from "../task/leaks.ts";
+import { checkPrograms } from "../task/program.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
 import {
@@ -199,6 +201,7 @@ class Run {
   async prepare(state: RunState, at: StartingPoint | undefined): Promise<void> {
     const source = await this.task.problems("train");
     checkProblems(this.recipe, this.task, source, await this.openModel(state, at));
+    if (at === undefined) await checkPrograms(this.task, allProblems(source) ?? []);
   }
 
   /** Makes the model with which the stage of `state` goes on: of a checkpoint inside the stage, or of the stage's `from`. */

@@ -127,7 +127,7 @@ export class SandboxProcess {
 
   private tell(reply: Reply | string): void {
     if (typeof reply === "string") this.ended ??= reply;
-    for (const settle of [...this.waiting]) settle(reply);
+    for (const settle of this.waiting) settle(reply);
   }
 
   private kill(reason: string): void {

@@ -16,7 +16,7 @@ export interface Start {
 export interface Request {
   program: string;
   seconds: number;
-  /** Whether the interpreter is put back as it was afterwards. It always is where a program did not end by itself. */
+  /** Whether the interpreter is put back as it was afterwards. It always is where a program was stopped. */
   restore: boolean;
 }
 

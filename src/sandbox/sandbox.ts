@@ -20,7 +20,7 @@ export interface SandboxOptions {
   wheels?: string;
   /**
    * False leaves what a program changed in the interpreter for the next one, which is some 30 times as fast: for programs that are
-   * known. A program that fails is followed by a fresh interpreter all the same.
+   * known. A program that is stopped is followed by a fresh interpreter all the same.
    */
   restore?: boolean;
 }
