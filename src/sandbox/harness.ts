@@ -57,15 +57,26 @@ def harness():
         except base:
             return b"no\\na result that cannot be printed"
 
-    def load(name):
+    def load_sympy(_):
+        # All that sympy wants of ctypes, which the sandbox does not have, is how long a C long is.
+        stand_in = own_type(sys)("ctypes")
+        stand_in.c_long, stand_in.sizeof = None, lambda kind: 4
+        sys.modules["ctypes"] = stand_in
         try:
-            known[name] = __import__(name)
+            import sympy
+            # What is imported and made on first use would be lost after every program.
+            x, y = sympy.symbols("x y")
+            sympy.solve([x + y - 3, x - y - 1], [x, y])
+            sympy.solve(x**2 - 2, x)
+            known["sympy"] = sympy
             return b"ok"
         except base as error:
             return told(error)
+        finally:
+            del sys.modules["ctypes"]
 
     gc.collect()
-    return run, load
+    return run, load_sympy
 
 harness = harness()
 `;

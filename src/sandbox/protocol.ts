@@ -2,7 +2,7 @@
 export interface Start {
   /** Folder of the pyodide package, with a slash at its end. */
   pyodide: string;
-  /** Python that defines `run` and `load`. */
+  /** Python that defines `harness`: how a program is run, and how sympy is loaded. */
   harness: string;
   /** Bytes that the interpreter's memory may have. */
   memory: number;

@@ -271,13 +271,17 @@ export function serve(load: (url: string) => Promise<unknown>): void {
     if (!isRecord(python) || !isCallable(python.unpackArchive) || !isCallable(python.runPython)) {
       throw new Error("the pyodide package is another than expected");
     }
-    for (const wheel of options.wheels) python.unpackArchive(wheel, "wheel");
+    for (const wheel of options.wheels) {
+      python.unpackArchive(wheel, "wheel", {
+        extractDir: String(python.runPython("import site; site.getsitepackages()[0]")),
+      });
+    }
     python.runPython(options.harness);
     seal();
   }
 
   let run = 0;
-  let loadPackage = 0;
+  let loadSympy = 0;
   let stack: { value: number } = { value: 0 };
   let stackAtRest = 0;
   let references = 0;
@@ -299,12 +303,12 @@ export function serve(load: (url: string) => Promise<unknown>): void {
     const names = call("PyModule_GetDict", call("PyImport_AddModule", textIn("__main__")));
     const pair = call("PyDict_GetItemString", names, textIn("harness"));
     run = call("PyTuple_GetItem", pair, 0);
-    loadPackage = call("PyTuple_GetItem", pair, 1);
+    loadSympy = call("PyTuple_GetItem", pair, 1);
     call("Py_IncRef", run);
-    call("Py_IncRef", loadPackage);
+    call("Py_IncRef", loadSympy);
     call("PyDict_DelItemString", names, textIn("harness"));
     const pointer = instance?.exports.__stack_pointer;
-    if (!isRecord(pointer) || typeof pointer.value !== "number" || run === 0 || loadPackage === 0) {
+    if (!isRecord(pointer) || typeof pointer.value !== "number" || run === 0 || loadSympy === 0) {
       throw new Error("the interpreter is another than expected");
     }
     stack = {
@@ -384,7 +388,7 @@ export function serve(load: (url: string) => Promise<unknown>): void {
   function sympyImage(): Image | null {
     if (withSympy === undefined) {
       restore(plain);
-      const loaded = timed(LOAD_SECONDS, () => execute(loadPackage, "sympy"));
+      const loaded = timed(LOAD_SECONDS, () => execute(loadSympy, ""));
       withSympy = "answer" in loaded && loaded.answer === "ok" ? imageOf() : null;
       if (withSympy === null) restore(plain);
       closeFiles();
