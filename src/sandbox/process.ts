@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { UserError } from "../errors.ts";
+import { createGate } from "./gate.ts";
 import type { Outcome, Reply, Request, Start } from "./protocol.ts";
 import { nodeProtection } from "./runtime.ts";
 import { serve } from "./worker.ts";
@@ -14,7 +15,7 @@ const LOAD_SECONDS = 120;
 const HEAP = 256;
 
 /** What the process runs: the worker's own source, so that it needs to read no file but pyodide's. */
-const source = (): string => `(${serve.toString()})((url) => import(url));`;
+const source = (): string => `(${serve.toString()})((url) => import(url), ${createGate.toString()});`;
 
 /** A locked-down process with a Python interpreter in it, which runs one program at a time. */
 export class SandboxProcess {

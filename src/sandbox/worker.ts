@@ -1,35 +1,24 @@
+import type { createGate, Gate, Imports } from "./gate.ts";
 import type { Outcome, Reply, Request, Start } from "./protocol.ts";
 
 // Node's types lack WebAssembly.
 interface Instance {
   exports: Record<string, unknown>;
 }
-type Imports = Record<string, Record<string, unknown>>;
 declare const WebAssembly: {
   instantiate(source: unknown, imports?: Imports): Promise<{ instance: Instance } | Instance>;
 };
 
 /**
- * The whole program of a worker process. Its source is handed to the process as text: it may use nothing but its argument and
+ * The whole program of a worker process. Its source is handed to the process as text: it may use nothing but its arguments and
  * globals. `load` imports a module by its URL.
- *
- * WebAssembly reaches the outside through its imports alone. Once the interpreter is ready every import is closed but those below, which
- * read the clock, the memory's size and the standard library's files. No open import changes anything but the interpreter's
- * memory and, of the file system, the list of open files. So with the memory's image and the stack pointer put back and the files
- * closed, the interpreter is what it was, however the program ended.
  */
-export function serve(load: (url: string) => Promise<unknown>): void {
+export function serve(load: (url: string) => Promise<unknown>, gateWith: typeof createGate): void {
   type Callable = (...args: unknown[]) => unknown;
   const isCallable = (value: unknown): value is Callable => typeof value === "function";
   const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
 
-  /** Ends a program from within an import: unwinds the interpreter, which Python cannot catch. */
-  class Stop {
-    readonly reason: string;
-    constructor(reason: string) {
-      this.reason = reason;
-    }
-  }
+  const isSpaces = (value: unknown): value is Imports => isRecord(value) && Object.values(value).every(isRecord);
 
   const send = process.send?.bind(process);
   const exit = process.exit.bind(process);
@@ -42,19 +31,8 @@ export function serve(load: (url: string) => Promise<unknown>): void {
   /** Bytes of memory beyond the image that are still cleared after each program; with more the worker is replaced. */
   const GROWTH_KEPT = 64 * 2 ** 20;
   const LOAD_SECONDS = 120;
-  const ENOENT = 44;
-  const EBADF = 8;
-  const EINVAL = 28;
-  const ENOTTY = 59;
 
-  let sealed = false;
-  let limits = { memory: 0, output: 0 };
-  let printed = 0;
-  let random = 0;
-  /** The import with state of its own that is at work: set where a program was ended in the middle of it. */
-  let inside: string | undefined;
-  const opened = new Set<number>();
-  let closeFile: Callable = () => 0;
+  let gate: Gate = gateWith({ memory: 0, output: 0 }, () => memory());
   let instance: Instance | undefined;
 
   const memory = (): Uint8Array => {
@@ -62,154 +40,10 @@ export function serve(load: (url: string) => Promise<unknown>): void {
     if (!isRecord(found) || !(found.buffer instanceof ArrayBuffer)) throw new Error("the interpreter has no memory");
     return new Uint8Array(found.buffer);
   };
-  const word = (bytes: Uint8Array, at: number): number => new DataView(bytes.buffer).getUint32(at, true);
-  const setWord = (at: number, value: number): void => new DataView(memory().buffer).setUint32(at, value, true);
-
   const call = (name: string, ...args: number[]): number => {
     const found = instance?.exports[name];
     if (!isCallable(found)) throw new Error(`the interpreter has no ${name}`);
     return Number(found(...args));
-  };
-
-  /** Whether a path in memory lies in the standard library, the only files that there are. */
-  const inLibrary = (at: unknown): boolean => {
-    const bytes = memory();
-    const start = Number(at) >>> 0;
-    const end = bytes.indexOf(0, start);
-    if (end < 0 || end - start > 4096) return false;
-    const path = new TextDecoder().decode(bytes.subarray(start, end));
-    return (path === "/lib" || path.startsWith("/lib/")) && !path.split("/").includes("..");
-  };
-
-  /** Runs an import that has state of its own. */
-  const within = (name: string, original: Callable, args: unknown[]): unknown => {
-    inside = name;
-    const result = original(...args);
-    inside = undefined;
-    return result;
-  };
-
-  /** Bytes that a list of buffers in memory holds. */
-  const buffersLength = (at: unknown, count: unknown): number => {
-    const bytes = memory();
-    let total = 0;
-    for (let i = 0; i < Number(count); i++) total += word(bytes, (Number(at) >>> 0) + 8 * i + 4);
-    return total;
-  };
-
-  const onFile =
-    (failure: number) =>
-    (name: string, original: Callable): Callable =>
-    (...args) =>
-      opened.has(Number(args[0])) ? within(name, original, args) : failure;
-
-  const onPath =
-    (position: number) =>
-    (name: string, original: Callable): Callable =>
-    (...args) =>
-      inLibrary(args[position]) ? within(name, original, args) : -ENOENT;
-
-  const pass = (_name: string, original: Callable): Callable => original;
-  const answer = (value: unknown) => (): Callable => () => value;
-
-  /** The imports that stay open. Everything else ends the program. */
-  const OPEN: Record<string, (name: string, original: Callable) => Callable> = {
-    _PyEM_TrampolineCall_JS: pass,
-    clock_time_get: pass,
-    clock_res_get: pass,
-    emscripten_get_now: pass,
-    emscripten_date_now: pass,
-    _tzset_js: pass,
-    _localtime_js: pass,
-    _gmtime_js: pass,
-    _mktime_js: pass,
-    _timegm_js: pass,
-    environ_sizes_get: pass,
-    environ_get: pass,
-    __syscall_getcwd: pass,
-    _Py_CheckEmscriptenSignals_Helper: answer(0),
-    can_run_sync_js: answer(0),
-    __syscall_ioctl: answer(-ENOTTY),
-    emscripten_get_heap_max: () => () => limits.memory,
-    emscripten_resize_heap: (name, original) => (size) =>
-      Number(size) >>> 0 > limits.memory ? 0 : within(name, original, [size]),
-    __syscall_openat: (name, original) => (folder, path, flags, rest) => {
-      // Whatever writes, creates, appends or cuts.
-      if ((Number(flags) & (3 | 0o100 | 0o1000 | 0o2000)) !== 0) {
-        throw new Stop("opens a file for writing; the sandbox has none");
-      }
-      if (!inLibrary(path)) return -ENOENT;
-      const file = within(name, original, [folder, path, flags, rest]);
-      if (Number(file) > 2) opened.add(Number(file));
-      return file;
-    },
-    __syscall_stat64: onPath(0),
-    __syscall_lstat64: onPath(0),
-    __syscall_newfstatat: onPath(1),
-    __syscall_faccessat: onPath(1),
-    __syscall_readlinkat: onPath(1),
-    __syscall_fstat64: onFile(-EBADF),
-    __syscall_getdents64: onFile(-EBADF),
-    __syscall_fcntl64: (name, original) => {
-      const allowed = onFile(-EBADF)(name, original);
-      // Close-on-exec and the flags; a copy of a descriptor would be one that nobody closes.
-      return (...args) => ([1, 2, 3].includes(Number(args[1])) ? allowed(...args) : -EINVAL);
-    },
-    fd_seek: onFile(EBADF),
-    fd_fdstat_get: onFile(EBADF),
-    fd_read: (name, original) => {
-      const allowed = onFile(EBADF)(name, original);
-      return (...args) => {
-        if (args[0] !== 0) return allowed(...args);
-        setWord(Number(args[3]) >>> 0, 0);
-        return 0;
-      };
-    },
-    fd_close: (name, original) => (file) => {
-      if (!opened.delete(Number(file))) return EBADF;
-      return within(name, original, [file]);
-    },
-    fd_write: () => (file, buffers, count, written) => {
-      if (file !== 1 && file !== 2) return EBADF;
-      const length = buffersLength(buffers, count);
-      printed += length;
-      if (printed > limits.output) throw new Stop(`prints more than ${limits.output} bytes`);
-      setWord(Number(written) >>> 0, length);
-      return 0;
-    },
-    // The same numbers for every program: what it gives is a function of its text.
-    random_get: () => (at, count) => {
-      const bytes = memory().subarray(Number(at) >>> 0, (Number(at) >>> 0) + Number(count));
-      for (let i = 0; i < bytes.length; i++) {
-        random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
-        bytes[i] = random >>> 24;
-      }
-      return 0;
-    },
-  };
-  const ENDS = new Set(["exit", "proc_exit", "_abort_js", "__assert_fail"]);
-
-  const gated = (name: string, original: Callable): Callable => {
-    const open = Object.hasOwn(OPEN, name) ? OPEN[name](name, original) : undefined;
-    if (open === original) return original;
-    if (name === "fd_close") closeFile = original;
-    const reason = ENDS.has(name)
-      ? "ends the interpreter"
-      : `asks for ${name.replace(/^(__syscall|_)_?/, "")}, which the sandbox does not have`;
-    const closed: Callable = (...args) => {
-      // What Python draws its own seeds from while it starts is the same in every process, too.
-      if (!sealed && name !== "random_get") return original(...args);
-      if (open === undefined) throw new Stop(reason);
-      return open(...args);
-    };
-    // Emscripten keeps a function's signature as its property.
-    return Object.assign(closed, original);
-  };
-  const gate = (imports: Imports): void => {
-    // Emscripten hands in one object under two names.
-    for (const space of new Set(Object.values(imports))) {
-      for (const [name, value] of Object.entries(space)) if (isCallable(value)) space[name] = gated(name, value);
-    }
   };
 
   /** Takes away what a JavaScript that got loose could use, beside what Node's permission model denies. */
@@ -230,10 +64,10 @@ export function serve(load: (url: string) => Promise<unknown>): void {
 
   async function start(options: Start): Promise<void> {
     scrub();
-    limits = { memory: options.memory, output: options.output };
+    gate = gateWith(options, memory);
     WebAssembly.instantiate = async (source, imports) => {
       const main = imports !== undefined && Object.hasOwn(imports, "wasi_snapshot_preview1");
-      if (main) gate(imports);
+      if (main) gate.guard(imports);
       const result = await instantiate(source, imports);
       if (main && "instance" in result && isRecord(result.instance))
         instance = { exports: { ...result.instance.exports } };
@@ -248,14 +82,7 @@ export function serve(load: (url: string) => Promise<unknown>): void {
       new Proxy(Small, {
         construct(target, args: unknown[]) {
           const [, imports] = args;
-          if (isRecord(imports)) {
-            for (const space of Object.values(imports)) {
-              if (!isRecord(space)) continue;
-              for (const [name, value] of Object.entries(space)) {
-                if (isCallable(value)) space[name] = gated(`JavaScript (${name})`, value);
-              }
-            }
-          }
+          if (isSpaces(imports)) gate.guard(imports, (name) => `JavaScript (${name})`);
           return Reflect.construct(target, args);
         },
       }),
@@ -293,7 +120,7 @@ export function serve(load: (url: string) => Promise<unknown>): void {
 
   const put = (bytes: Uint8Array): number => {
     const at = call("malloc", bytes.length) >>> 0;
-    if (at === 0) throw new Stop("is longer than the memory has room for");
+    if (at === 0) gate.stop("is longer than the memory has room for");
     memory().set(bytes, at);
     return at;
   };
@@ -321,7 +148,7 @@ export function serve(load: (url: string) => Promise<unknown>): void {
     };
     stackAtRest = stack.value;
     references = call("hiwire_num_refs");
-    sealed = true;
+    gate.sealed = true;
     // A first call fills what is made on first use.
     execute(run, "def solution():\n    return 1");
     plain = current = imageOf();
@@ -350,9 +177,9 @@ export function serve(load: (url: string) => Promise<unknown>): void {
     const argument = call("PyUnicode_FromStringAndSize", source, bytes.length);
     call("free", source);
     const result = argument === 0 ? 0 : call("PyObject_CallOneArg", what, argument);
-    if (result === 0) throw new Stop("fails inside the interpreter");
+    if (result === 0) gate.stop("fails inside the interpreter");
     const length = call("PyBytes_Size", result);
-    if (length < 0 || length > 2 ** 16) throw new Stop("puts something else in the place of its result");
+    if (length < 0 || length > 2 ** 16) gate.stop("puts something else in the place of its result");
     const at = call("PyBytes_AsString", result) >>> 0;
     const answered = new TextDecoder().decode(memory().slice(at, at + length));
     call("Py_DecRef", result);
@@ -375,7 +202,8 @@ export function serve(load: (url: string) => Promise<unknown>): void {
       script.runInThisContext({ timeout: Math.max(1, Math.ceil(seconds * 1000)) });
       return { answer: found };
     } catch (error) {
-      if (error instanceof Stop) return { failure: `the program ${error.reason}` };
+      const reason = gate.reasonOf(error);
+      if (reason !== undefined) return { failure: `the program ${reason}` };
       if (isRecord(error) && error.code === "ERR_SCRIPT_EXECUTION_TIMEOUT") {
         return { failure: `the program takes longer than ${seconds} s` };
       }
@@ -391,14 +219,9 @@ export function serve(load: (url: string) => Promise<unknown>): void {
       const loaded = timed(LOAD_SECONDS, () => execute(loadSympy, ""));
       withSympy = "answer" in loaded && loaded.answer === "ok" ? imageOf() : null;
       if (withSympy === null) restore(plain);
-      closeFiles();
+      gate.closeFiles();
     }
     return withSympy;
-  }
-
-  function closeFiles(): void {
-    for (const file of opened) closeFile(file);
-    opened.clear();
   }
 
   function outcomeOf(answered: string): Outcome {
@@ -413,18 +236,16 @@ export function serve(load: (url: string) => Promise<unknown>): void {
   }
 
   function handle(request: Request): void {
-    printed = 0;
-    random = 0;
-    inside = undefined;
+    gate.begin();
     const image = (request.program.includes("sympy") ? sympyImage() : null) ?? plain;
     if (image !== current) restore(image);
     const result = timed(request.seconds, () => execute(run, request.program));
     let outcome = "answer" in result ? outcomeOf(result.answer) : { failure: result.failure };
-    let last = inside !== undefined;
+    let last = gate.inside !== undefined;
     if (request.restore || "failure" in result || call("hiwire_num_refs") !== references) {
       const released = call("hiwire_num_refs") !== references;
       restore(image);
-      if (!last) closeFiles();
+      if (!last) gate.closeFiles();
       if (released) {
         // References to JavaScript live in a table that cannot be put back.
         last = true;
