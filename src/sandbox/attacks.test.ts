@@ -7,7 +7,7 @@ import { openSandbox, type Outcome, type Sandbox } from "./index.ts";
 
 // Programs that try to get out, to change the next program, or to take the machine. Each is followed by honest programs on the same
 // interpreter, whose results must be those of before; and the host is looked at, not only what the program says. The next 100 honest
-// programs follow an attack at once with RIFFT_ATTACKS=full (90 s); otherwise they follow it and the four attacks after it, 20 each.
+// programs follow an attack at once with RIFFT_ATTACKS=full (90 s); otherwise they follow it and the nine attacks after it, ten each.
 
 const SECONDS = 0.5;
 const folder = mkdtempSync(join(tmpdir(), "rifft-sandbox-"));
@@ -369,7 +369,7 @@ function descendants(): number[] {
   }
 }
 
-const AT_ONCE = process.env.RIFFT_ATTACKS === "full" ? 100 : 20;
+const AT_ONCE = process.env.RIFFT_ATTACKS === "full" ? 100 : 10;
 
 describe("attacks", () => {
   test("the followers see what they should", () => {
