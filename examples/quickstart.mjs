@@ -56,8 +56,8 @@ try {
   const rows = [before, after, control];
   if (rival) {
     heading("the rival: SFT on the accepted demonstrations alone");
-    const filtered = readRecipe(file, [`seed=${seed}`, "task.accepted=true"]);
-    rows.push(await solve(filtered, "rival", await trainStage(filtered, sft, "base", join(folder, "rival"))));
+    const [filtered] = readRecipe(file, [`seed=${seed}`, "sft.accepted=true"]).stages;
+    rows.push(await solve(recipe, "rival", await trainStage(recipe, filtered, "base", join(folder, "rival"))));
   }
 
   heading("held-out problems solved, with Wilson intervals");

@@ -7,7 +7,8 @@ export { UserError } from "./errors.ts";
 // Runs: a recipe, its stages, their folder.
 export { parseRecipe, readRecipe, type Recipe, type StageRecipe, type TaskReference } from "./run/recipe.ts";
 export { resume, type ResumeOptions, type RunResult, train, type TrainOptions } from "./run/train.ts";
-export { modelFolder } from "./run/models.ts";
+export { checkpointState, modelFolder } from "./run/models.ts";
+export { type CurvePoint, readCurve } from "./run/curve.ts";
 export { exportRun, type ExportFormat, type ExportOptions } from "./run/export.ts";
 export { createProgress, type Progress, type StageInfo, type StepReport } from "./run/progress.ts";
 
@@ -71,9 +72,10 @@ export { decodeTree, encodeTree } from "./forest/json.ts";
 export { sampleGroups, type GroupRollout, type SamplingSettings } from "./rollout/single.ts";
 export { sft, type SftSettings } from "./method/sft.ts";
 export { grpo, type GrpoSettings } from "./method/grpo.ts";
+export { selftrain, type SelftrainSettings } from "./method/selftrain.ts";
 export { groupAdvantages, tokenWeights } from "./method/advantages.ts";
 export { cispo, type ClipThresholds, crossEntropy, grpoLoss, importanceSampling, ppo } from "./method/losses.ts";
-export type { Stage, Step } from "./method/stage.ts";
+export type { DataStage, DrawingStep, Stage, Step } from "./method/stage.ts";
 
 // Evaluation.
 export { evaluate, type EvaluateOptions, takeProblems } from "./eval/evaluate.ts";
@@ -91,3 +93,4 @@ export { reportText } from "./eval/table.ts";
 export { type GoldFinding, validateGolds, type Validation } from "./eval/validate.ts";
 export { findLeaks, type Leak } from "./task/leaks.ts";
 export { type Interval, wilson95 } from "./eval/intervals.ts";
+export { type Bar, histogram, type SolveRate, solveRates } from "./eval/profile.ts";

@@ -68,7 +68,7 @@ beforeAll(async () => {
   const file = join(dir, "small.toml");
   writeFileSync(file, recipe);
   writeFileSync(join(dir, "successor.mjs"), task);
-  const args = [script, "--recipe", file, "--seed", "1"];
+  const args = [script, "--recipe", file, "--seed", "1", "--rival"];
   ({ stdout, stderr } = await execute(process.execPath, args, { cwd: dir, env: { ...process.env, NO_COLOR: "1" } }));
   const [folder] = readdirSync(join(dir, "runs"));
   expect(folder).toMatch(/^quickstart-.*-seed1$/);
@@ -84,16 +84,19 @@ test("SFT lowers the loss, GRPO raises the reward of what the model samples", ()
   expect(mean(rewards.slice(-4))).toBeGreaterThan(mean(rewards.slice(0, 4)) + 0.2);
 });
 
-test("the three parts are run folders, the samples of GRPO kept", () => {
-  expect(readdirSync(run).sort()).toEqual(["control", "grpo", "sft"]);
+test("the parts are run folders, the samples of GRPO kept", () => {
+  expect(readdirSync(run).sort()).toEqual(["control", "grpo", "rival", "sft"]);
   expect(metrics(join(run, "control"))).toHaveLength(60);
   expect(readdirSync(join(run, "grpo", "rollouts", "1-grpo"))).toHaveLength(16);
 });
 
 test("the table gives accuracy, interval and seconds of each; plain text where there is no terminal", () => {
-  for (const label of ["after SFT", "after GRPO", "control: more SFT"]) {
+  for (const label of ["after SFT", "after GRPO", "control: more SFT", "rival"]) {
     expect(stdout).toMatch(new RegExp(`^${label} +\\d+\\.\\d % +\\[\\d+\\.\\d, \\d+\\.\\d\\] +\\d+ s$`, "m"));
   }
+  // Without the hasty demonstrations the habit is never learnt.
+  const solved = (label: string) => Number(new RegExp(`^${label} +(\\d+\\.\\d) %`, "m").exec(stdout)?.[1]);
+  expect(solved("rival")).toBeGreaterThan(solved("control: more SFT") + 20);
   expect(stdout).toMatch(/^No 3\d\d: \d\n {2}after SFT: /m);
   expect(stdout + stderr).not.toContain("\x1b");
 });

@@ -1,11 +1,13 @@
 import type { Model } from "../src/engine/types.ts";
 import type { Forest } from "../src/forest/types.ts";
-import type { Stage, Step } from "../src/method/stage.ts";
+import type { DataStage, DrawingStep } from "../src/method/stage.ts";
 import type { Problem, Task } from "../src/task/types.ts";
 
 export interface RecordedStep {
   metrics: Record<string, number>;
   kept: Forest;
+  /** How often this step asked for an update's learning rate: a step that only samples never does. */
+  updates: number;
 }
 
 /** A stage without a run folder: cycles through the problems and records what each step logs and keeps. */
@@ -15,35 +17,60 @@ export async function memoryStage(options: { model: Model; task: Task; steps: nu
   const policy = await model.snapshot("stage start");
   const recorded: RecordedStep[] = [];
   let cursor = 0;
-  const stage: Stage = {
+  let sampled = 0;
+  let sampling = false;
+
+  async function* run(more: () => boolean, items = source.size): AsyncGenerator<DrawingStep> {
+    for (; more();) {
+      const index = recorded.length;
+      const record: RecordedStep = { metrics: {}, kept: [], updates: 0 };
+      const keys = new Map<Problem, string>();
+      yield {
+        index,
+        problems: (count) =>
+          Array.from({ length: sampling ? Math.min(count, source.size - cursor) : count }, (_, i) => {
+            const problem = { ...source.at(cursor++ % source.size) };
+            keys.set(problem, `${index}/${i}/${problem.id}`);
+            return problem;
+          }),
+        draw: (count) => Array.from({ length: count }, () => cursor++ % items),
+        lr: () => {
+          record.updates++;
+          return options.lr;
+        },
+        key: (problem) => keys.get(problem) ?? problem.id,
+        grade: (items) => task.grade(items),
+        log: (metrics) => void Object.assign(record.metrics, metrics),
+        keep: (forest) => void record.kept.push(...forest),
+        time: (_, work) => work(),
+      };
+      recorded.push(record);
+    }
+  }
+
+  const stage: DataStage = {
     name: "1-test",
     seed: 0,
     model,
     tokenizer: model.tokenizer,
     task,
+    source,
     startPolicy: () => Promise.resolve(policy),
-    async *steps(): AsyncGenerator<Step> {
-      for (let index = 0; index < options.steps; index++) {
-        const record: RecordedStep = { metrics: {}, kept: [] };
-        const keys = new Map<Problem, string>();
-        yield {
-          index,
-          problems: (count) =>
-            Array.from({ length: count }, (_, i) => {
-              const problem = { ...source.at(cursor++ % source.size) };
-              keys.set(problem, `${index}/${i}/${problem.id}`);
-              return problem;
-            }),
-          lr: () => options.lr,
-          key: (problem) => keys.get(problem) ?? problem.id,
-          grade: (items) => task.grade(items),
-          log: (metrics) => void Object.assign(record.metrics, metrics),
-          keep: (forest) => void record.kept.push(...forest),
-          time: (_, work) => work(),
-        };
-        recorded.push(record);
-      }
+    steps: () => run(() => recorded.length - sampled < options.steps),
+    stepsOver: (items) => run(() => recorded.length - sampled < options.steps, items),
+    async *sampling({ generatedTokens = Infinity }) {
+      const before = model.counts.generated;
+      sampling = true;
+      yield* run(() => cursor < source.size && model.counts.generated - before < generatedTokens);
+      sampled = recorded.length;
+      sampling = false;
     },
+    sampled: () => recorded.slice(0, sampled).map(({ kept }) => kept),
+    restart: () => model.reset(),
+    gradeDemonstrations: (items) =>
+      task.grade(
+        items.map(({ problem, demonstration: i }) => ({ problem, response: problem.demonstrations?.[i] ?? "" })),
+      ),
   };
   return { stage, recorded };
 }

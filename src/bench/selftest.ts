@@ -13,7 +13,7 @@ import { number } from "../run/format.ts";
 import { parseRecipe, type Recipe } from "../run/recipe.ts";
 import { resume, train } from "../run/train.ts";
 import { openSandbox } from "../sandbox/index.ts";
-import { startProcess } from "./child.ts";
+import { startBenchProcess } from "./child.ts";
 import { openModel } from "./model.ts";
 import { BandwidthProbe, GemmProbe } from "./probes.ts";
 import { SMOLLM2_135M } from "./shapes.ts";
@@ -178,7 +178,7 @@ async function killAndResume(): Promise<TestResult> {
   try {
     const whole = join(folder, "whole");
     const killed = join(folder, "killed");
-    const victim = startProcess("killed-run", [killed]);
+    const victim = startBenchProcess("killed-run", [killed]);
     const ending = new Promise<number | null>((resolve, reject) => {
       victim.once("error", reject).once("exit", (code) => resolve(code));
     });

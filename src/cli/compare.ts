@@ -82,7 +82,8 @@ function open(path: string): Evaluated {
   return { name: path, settings: recordedSettings(file), samples };
 }
 
-const evaluationLine = z.looseObject({ file: z.string() });
+/** One with a stage was made inside the run. */
+const evaluationLine = z.looseObject({ file: z.string(), stage: z.undefined().optional() });
 
 /** The samples that a path stands for: a file itself, of a folder those of its newest evaluation. */
 function samplesFile(path: string): string {

@@ -5,12 +5,14 @@ import { benchCommand } from "./bench.ts";
 import { compareCommand } from "./compare.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
+import { experimentCommand } from "./experiment.ts";
 import { exportCommand } from "./export.ts";
 import { gradeCommand } from "./grade.ts";
 import { pullCommand } from "./pull.ts";
 import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
 import { scoreCommand } from "./score.ts";
+import { taskCommand } from "./task.ts";
 import { trainCommand } from "./train.ts";
 
 /** Exit codes: 1 what a UserError says, 2 a mistake on the command line, 70 a defect of rifft. */
@@ -25,7 +27,9 @@ async function main(args: string[]): Promise<number> {
     trainCommand,
     resumeCommand,
     evalCommand,
+    taskCommand,
     compareCommand,
+    experimentCommand,
     sampleCommand,
     scoreCommand,
     gradeCommand,

@@ -7,16 +7,28 @@ import type { Recipe } from "../run/recipe.ts";
 import { loadTask } from "../task/load.ts";
 import type { Grading, Task } from "../task/types.ts";
 
-/** Opens the model that `--model` names, and closes it when the work is done, whatever happens. */
+export interface ModelOptions {
+  model: string;
+  /** Of a run: which. */
+  checkpoint?: string;
+}
+
+/** The option that chooses among a run's checkpoints. */
+export const checkpointOption = [
+  "--checkpoint <which>",
+  "of a run: latest, best, generatedTokens, engineSeconds or a name such as step-00000040 (default: latest)",
+] as const;
+
+/** Opens the model that `--model` and `--checkpoint` name, and closes it when the work is done, whatever happens. */
 export async function withModel<T>(
-  name: string,
+  { model: name, checkpoint }: ModelOptions,
   task: Pick<Task, "vocabulary"> | undefined,
   work: (model: Model) => Promise<T>,
 ): Promise<T> {
   const recipe = runRecipe(name);
   const engine = createLocalEngine({ memoryGb: recipe?.memory });
   try {
-    return await work(await engine.create(await specOf(name, recipe, task)));
+    return await work(await engine.create(await specOf(name, checkpoint, recipe, task)));
   } finally {
     await engine.close();
   }
@@ -34,11 +46,16 @@ export function recipeTask(recipe: Recipe, grading?: Partial<Grading>): Promise<
 
 async function specOf(
   name: string,
+  checkpoint: string | undefined,
   recipe: Recipe | undefined,
   task: Pick<Task, "vocabulary"> | undefined,
 ): Promise<ModelSpec> {
-  if (recipe === undefined) return { base: name, train: "none", vocabulary: task?.vocabulary };
-  const from = { dir: await modelFolder(name), optimizer: false };
+  if (recipe === undefined) {
+    // Only a run has checkpoints; says so.
+    if (checkpoint !== undefined) await modelFolder(name, checkpoint);
+    return { base: name, train: "none", vocabulary: task?.vocabulary };
+  }
+  const from = { dir: await modelFolder(name, checkpoint), optimizer: false };
   if (recipe.model !== "tiny") return createSpec(recipe, {}, from);
   // A tiny model's tokenizer is made of the words of the task it was trained on.
   const own = await recipeTask(recipe);

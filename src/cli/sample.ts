@@ -1,11 +1,10 @@
 import { Command } from "commander";
 import { encodePrompt } from "../task/prompt.ts";
-import { withModel } from "./model.ts";
+import { checkpointOption, type ModelOptions, withModel } from "./model.ts";
 import { fraction, nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult } from "./output.ts";
 
-interface Options {
-  model: string;
+interface Options extends ModelOptions {
   prompt: string;
   text?: boolean;
   n: number;
@@ -21,6 +20,7 @@ export function sampleCommand(): Command {
   return new Command("sample")
     .description("show what a model says")
     .requiredOption("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
+    .option(...checkpointOption)
     .requiredOption("--prompt <text>", "a user's message, or the text itself where the model has no chat template")
     .option("--text", "take the prompt as it is, without the chat template")
     .option("-n, --n <samples>", "how many samples", positiveWhole, 1)
@@ -31,7 +31,7 @@ export function sampleCommand(): Command {
     .option("--seed <n>", "another seed gives other samples", wholeNumber, 0)
     .option("--json", "print the samples as JSON")
     .action(async (o: Options) => {
-      const samples = await withModel(o.model, undefined, async (model) => {
+      const samples = await withModel(o, undefined, async (model) => {
         const plain = o.text === true || !model.tokenizer.hasChatTemplate;
         const prompt = plain ? { text: o.prompt } : { messages: [{ role: "user" as const, content: o.prompt }] };
         const prefix = encodePrompt(model.tokenizer, { id: "prompt", prompt });

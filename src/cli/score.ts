@@ -3,7 +3,7 @@ import { Command } from "commander";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import type { Tree } from "../forest/types.ts";
-import { withModel } from "./model.ts";
+import { checkpointOption, type ModelOptions, withModel } from "./model.ts";
 
 const sequencesSchema = z.array(z.array(z.int().nonnegative()));
 
@@ -11,9 +11,10 @@ export function scoreCommand(): Command {
   return new Command("score")
     .description('log-probs of given token ids, as {"logprobs":[[null, ...], ...]} (natural log, temperature 1)')
     .requiredOption("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
+    .option(...checkpointOption)
     .requiredOption("--tokens <file>", "JSON: an array of arrays of token ids")
     .option("--json", "no effect: the result is always JSON")
-    .action(async (options: { model: string; tokens: string }) => {
+    .action(async (options: ModelOptions & { tokens: string }) => {
       const sequences = readSequences(options.tokens);
       const forest = sequences.flatMap((ids, i): Tree[] =>
         ids.length === 0
@@ -26,7 +27,7 @@ export function scoreCommand(): Command {
               },
             ],
       );
-      const scores = await withModel(options.model, undefined, (model) => model.forward(forest));
+      const scores = await withModel(options, undefined, (model) => model.forward(forest));
       const byId = new Map(forest.map((tree, t) => [tree.id, scores[t].logprobs[0]]));
       const logprobs = sequences.map((_, i) =>
         [null, ...(byId.get(String(i))?.subarray(1) ?? [])].slice(0, sequences[i].length),

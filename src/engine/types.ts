@@ -180,6 +180,8 @@ export interface Model {
   release(policy: Policy): Promise<void>;
   /** Writes trained weights and optimizer moments (not the frozen base) so that `from` continues exactly. */
   save(dir: string): Promise<void>;
+  /** Back to the weights and the optimizer that a model without `from` begins with. Snapshots stay. */
+  reset(): Promise<void>;
   /** Continues from a folder that `save` wrote. */
   load(from: { dir: string; optimizer: boolean }): Promise<void>;
   close(): Promise<void>;

@@ -34,8 +34,12 @@ export interface EvaluateOptions {
   seed?: number;
   /** Samples of the first so many problems are there already: whole chunks, or all. */
   done?: number;
+  /** Asked before each chunk; true ends the evaluation there. */
+  interrupted?: () => boolean;
   /** Called for each graded sample, in the order of problems and samples, as soon as those before it are graded. */
   onSample?: (sample: EvaluatedSample) => void;
+  /** Called when a chunk's samples have all been handed on. */
+  onChunk?: () => void;
 }
 
 /**
@@ -47,9 +51,11 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
   const size = chunkProblems(n);
   const samples: EvaluatedSample[] = [];
   for (let start = done; start < problems.length; start += size) {
+    if (options.interrupted?.() === true) break;
     // What the cache holds decides how a prefix is computed.
     await model.discard();
     samples.push(...(await evaluateChunk(problems.slice(start, start + size), options)));
+    options.onChunk?.();
   }
   return samples;
 }

@@ -39,6 +39,8 @@ export interface Group {
 export interface EvaluationSettings {
   /** As it was named on the command line. This and what else may be absent is so where the samples' record is lost. */
   model?: string;
+  /** Of a run, the checkpoint that was evaluated. */
+  checkpoint?: string;
   task: string;
   split?: string;
   /** The task's prompt: `chat`, `reft`, `chat, 8 shots from examples.jsonl`, ... */

@@ -3,18 +3,25 @@ import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Problem } from "../task/types.ts";
 import { grpo, grpoSettings } from "./grpo.ts";
+import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
 import { sft, sftRowLength, sftSettings } from "./sft.ts";
-import type { Stage } from "./stage.ts";
+import type { DataStage } from "./stage.ts";
 
 /** A method as a recipe sees it; `S` is its checked settings. */
 export interface Method<Settings extends z.ZodObject> {
   name: string;
   settings: Settings;
+  /** Whether the policy is sampled from, so that a stage can be measured in generated tokens. */
+  generates: boolean;
   /** Training problems that a step takes. */
   problemsPerStep(settings: z.output<Settings>): number;
   /** Tokens of context that a problem needs at least. */
-  rowLength(tokenizer: Tokenizer, problem: Problem): number;
-  run(stage: Stage, settings: z.output<Settings>): Promise<void>;
+  rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>): number;
+  /** What it logs that says how good the weights are, and which way is better. */
+  quality: Record<string, "higher" | "lower">;
+  /** Samples before it trains: its mark of generated tokens is kept at the stage's end. */
+  markAtEnd?: boolean;
+  run(stage: DataStage, settings: z.output<Settings>): Promise<void>;
 }
 
 const method = <Settings extends z.ZodObject>(entry: Method<Settings>) => entry;
@@ -24,15 +31,30 @@ export const methods = {
   sft: method({
     name: "sft",
     settings: sftSettings,
+    generates: false,
     problemsPerStep: (settings) => settings.batch,
     rowLength: sftRowLength,
+    quality: { loss: "lower" },
     run: sft,
   }),
   grpo: method({
     name: "grpo",
     settings: grpoSettings,
+    generates: true,
     problemsPerStep: (settings) => settings.prompts,
     rowLength: (tokenizer, problem) => encodePrompt(tokenizer, problem).length + 1,
+    quality: { reward: "higher", solveRate: "higher" },
     run: grpo,
+  }),
+  selftrain: method({
+    name: "selftrain",
+    settings: selftrainSettings,
+    generates: true,
+    // A last step of sampling may have fewer.
+    problemsPerStep: () => 1,
+    rowLength: selftrainRowLength,
+    quality: { loss: "lower" },
+    markAtEnd: true,
+    run: selftrain,
   }),
 };

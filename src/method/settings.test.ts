@@ -9,6 +9,7 @@ describe("settings", () => {
   test("defaults stand for themselves", () => {
     expect(sftSettings.parse({})).toEqual({
       batch: 48,
+      accepted: false,
       lr: 1e-5,
       betas: [0.9, 0.999],
       eps: 1e-8,

@@ -1,7 +1,7 @@
 import type { Model, Policy } from "../engine/types.ts";
 import type { Forest } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
-import type { Grade, Problem, Task } from "../task/types.ts";
+import type { Grade, Problem, ProblemSource, Task } from "../task/types.ts";
 
 /**
  * What a method sees of the run it is a stage of. A method is a function of (stage, its settings) whose loop is
@@ -18,6 +18,30 @@ export interface Stage {
   /** The weights with which the stage began, frozen; the same in a resumed stage. Asked for before the first step, if at all. */
   startPolicy(): Promise<Policy>;
   steps(): AsyncIterable<Step>;
+}
+
+/** What a method sees that chooses by itself what it trains on. */
+export interface DataStage extends Stage {
+  /** The problems that the stage trains on. */
+  readonly source: ProblemSource;
+  /** Grades demonstrations, by their number in their problem, once in the stage: the verdicts belong to no step. */
+  gradeDemonstrations(items: { problem: Problem; demonstration: number }[]): Promise<Grade[]>;
+  /**
+   * Steps that only sample, before those that train: one pass over the problems in the stage's order, `problems` a step, which ends
+   * early once the stage has generated `generatedTokens`. They count in a budget of tokens or seconds, not in one of steps or epochs.
+   */
+  sampling(pass: { problems: number; generatedTokens?: number }): AsyncIterable<Step>;
+  /** What these steps kept, a forest each, as it was written; undefined where the run was interrupted before the pass was over. */
+  sampled(): Iterable<Forest> | undefined;
+  /** Between sampling and training: takes the model back to the base, as a stage begins from it. */
+  restart(): Promise<void>;
+  /** Steps on so many items of the method's own, which make an epoch. */
+  stepsOver(items: number): AsyncIterable<DrawingStep>;
+}
+
+export interface DrawingStep extends Step {
+  /** The next `count` items, as indices. Order: a permutation for each epoch, drawn from the seed. */
+  draw(count: number): number[];
 }
 
 export interface Step {

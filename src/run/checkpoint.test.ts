@@ -31,6 +31,7 @@ const stateAt = (step: number): RunState => ({
   stage: 0,
   step,
   totalSteps: step,
+  samplingSteps: 0,
   cursor: 8 * step,
   counts: { generated: 100 * step, prefilled: 0, scored: 0, trained: 7 },
   engineSeconds: 0.1 + 0.2,

@@ -14,6 +14,7 @@ import { join, relative, sep } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import { diskError, syncDir, syncFile } from "./disk.ts";
+import { markKinds } from "./marks.ts";
 
 const count = z.number().int().nonnegative();
 
@@ -25,7 +26,9 @@ export const runStateSchema = z.strictObject({
   step: count,
   /** Steps of the whole run that are done. */
   totalSteps: count,
-  /** Training problems that the stage has handed out. */
+  /** Of these, the steps that only sampled. */
+  samplingSteps: count.default(0),
+  /** Training problems that the stage has handed out; once it trains on items of its own, those items. */
   cursor: count,
   /** Tokens counted since the run began. */
   counts: z.strictObject({ generated: count, prefilled: count, scored: count, trained: count }),
@@ -36,8 +39,30 @@ export const runStateSchema = z.strictObject({
   stageEnds: z.record(z.string(), z.string()),
   /** Bytes of the JSON-lines files. */
   sizes: z.record(z.string(), count),
+  /** Evaluations inside the run, where there were any. */
+  evaluated: z
+    .strictObject({
+      /** How many are written. */
+      count,
+      last: z.strictObject({ stage: z.string(), step: count, totalSteps: count, accuracy: z.number() }),
+      /** The highest accuracy of the stage that goes on, and how many evaluations in a row have not passed it. */
+      highest: z.number(),
+      without: count,
+    })
+    .optional(),
+  /** By a stage's name: its best checkpoint by `checkpoint.keepBest`. */
+  best: z.record(z.string(), z.strictObject({ value: z.number(), step: count, checkpoint: z.string() })).optional(),
+  /** The checkpoints that hold the weights at the marks which stages have passed. */
+  marks: z
+    .array(z.strictObject({ stage: z.string(), mark: z.enum(markKinds), step: count, checkpoint: z.string() }))
+    .optional(),
 });
 export type RunState = z.infer<typeof runStateSchema>;
+
+/** What the checkpoint of a state is called. */
+export function checkpointName(state: RunState): string {
+  return `step-${String(state.totalSteps).padStart(8, "0")}`;
+}
 
 const manifestSchema = z.strictObject({
   files: z.record(z.string(), z.strictObject({ bytes: count, sha256: z.string() })),

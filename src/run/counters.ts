@@ -20,6 +20,18 @@ export class RunCounters {
     this.atAttach = { ...model.counts };
   }
 
+  /** Does work whose tokens are none of the run's. */
+  async apart<T>(work: () => Promise<T>): Promise<T> {
+    const before = { ...this.model?.counts };
+    try {
+      return await work();
+    } finally {
+      for (const kind of ["generated", "prefilled", "scored", "trained"] as const) {
+        this.atAttach[kind] += (this.model?.counts[kind] ?? 0) - (before[kind] ?? 0);
+      }
+    }
+  }
+
   now(): TokenCounts {
     const own = this.model?.counts ?? this.atAttach;
     return {

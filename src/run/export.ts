@@ -9,8 +9,10 @@ export const exportFormats = ["hf", "peft", "merged"] as const;
 export type ExportFormat = (typeof exportFormats)[number];
 
 export interface ExportOptions {
-  /** The run folder; its newest intact checkpoint is exported. */
+  /** The run folder. */
   run: string;
+  /** Which of its checkpoints, as of `modelFolder`; the newest intact one when absent. */
+  checkpoint?: string;
   /** `hf`: all weights of a full fine-tuning; `merged`: the base with its adapter added; `peft`: the adapter alone. */
   format: ExportFormat;
   out: string;
@@ -19,7 +21,7 @@ export interface ExportOptions {
 }
 
 /** Writes what a run has trained as an ordinary folder that `transformers` or `peft` load. */
-export async function exportRun({ run, format, out, type }: ExportOptions): Promise<void> {
+export async function exportRun({ run, checkpoint, format, out, type }: ExportOptions): Promise<void> {
   requireRun(run);
   const recipe = recipeOf(run);
   const { lora } = recipe;
@@ -31,7 +33,7 @@ export async function exportRun({ run, format, out, type }: ExportOptions): Prom
       `${run} trained an adapter: export it with --format merged (whole model) or peft (adapter alone)`,
     );
   }
-  const from = { dir: await modelFolder(run), optimizer: false };
+  const from = { dir: await modelFolder(run, checkpoint), optimizer: false };
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   const engine = createLocalEngine({ memoryGb: recipe.memory });
   try {

@@ -58,11 +58,11 @@ describe("RunFolder", () => {
       folder.append("metrics", { stage: "2-grpo", step });
       folder.append("timings", { stage: "2-grpo", step });
       folder.append("verdicts", { step });
-      folder.writeRollouts("2-grpo", step, [tree(`t${step}`)], tokenizer);
-      if (step === 1) folder.writeRollouts("1-sft", 9, [tree("old")], tokenizer);
+      folder.writeRollouts("2-grpo", step, [tree(`t${step}`)], tokenizer, false);
+      if (step === 1) folder.writeRollouts("1-sft", 9, [tree("old")], tokenizer, false);
       if (step === 1) writeFileSync(join(dir, "sizes"), JSON.stringify(folder.sync()));
     }
-    folder.writeRollouts("3-grpo", 0, [tree("late")], tokenizer);
+    folder.writeRollouts("3-grpo", 0, [tree("late")], tokenizer, false);
     folder.log("something happened");
     folder.close();
     // A kill tears the last line.
@@ -95,7 +95,7 @@ describe("RunFolder", () => {
 
   test("rollouts are trees that can be read back, with their text", () => {
     const folder = create();
-    folder.writeRollouts("1-grpo", 0, [tree("t")], tokenizer);
+    folder.writeRollouts("1-grpo", 0, [tree("t")], tokenizer, false);
     folder.close();
     const [line] = linesOf(join("rollouts", "1-grpo", "000000.jsonl"));
     expect(decodeTree(line, "here")).toEqual(tree("t"));

@@ -15,7 +15,7 @@ import {
 import { join } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { encodeTree } from "../forest/json.ts";
+import { decodeTree, encodeTree } from "../forest/json.ts";
 import type { Forest } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { diskError, syncDir, syncFile, writeAll } from "./disk.ts";
@@ -32,6 +32,8 @@ const recordSchema = z.strictObject({
   /** The folder of the recipe as it was given. */
   baseDir: z.string(),
   recipe: z.record(z.string(), z.unknown()),
+  /** SHA-256 of the profile's samples, where the recipe names one. */
+  profile: z.string().optional(),
 });
 /** What a run was started with: compared on resume. */
 export type RunRecord = z.infer<typeof recordSchema>;
@@ -125,17 +127,30 @@ export class RunFolder {
     }
   }
 
-  /** Writes the samples of one step, one tree a line. */
-  writeRollouts(stage: string, step: number, forest: Forest, tokenizer: Tokenizer): void {
+  /** Writes the samples of one step, one tree a line; `durable` where they will be read again. */
+  writeRollouts(stage: string, step: number, forest: Forest, tokenizer: Tokenizer, durable: boolean): void {
     const folder = join(this.dir, "rollouts", stage);
     try {
       mkdirSync(folder, { recursive: true });
       const textOf = (tokens: Int32Array) => tokenizer.decode(tokens, { special: true });
       const lines = forest.map((tree) => `${encodeTree(tree, textOf)}\n`);
       writeFileSync(join(folder, rolloutFile(step)), lines.join(""));
+      if (!durable) return;
+      syncFile(join(folder, rolloutFile(step)));
+      syncDir(folder);
     } catch (error) {
       throw diskError(error, join(folder, rolloutFile(step)));
     }
+  }
+
+  /** The samples of one step. Throws a UserError where their file is gone or is not as it was written. */
+  readRollouts(stage: string, step: number): Forest {
+    const file = join(this.dir, "rollouts", stage, rolloutFile(step));
+    if (!existsSync(file)) {
+      throw new UserError(`${file} is missing: it holds samples that stage ${stage} trains on; restore it and resume`);
+    }
+    const lines = readFileSync(file, "utf8").split("\n").slice(0, -1);
+    return lines.map((line, i) => decodeTree(line, `${file}:${i + 1}`));
   }
 
   /** Makes the JSON-lines files durable and returns their sizes in bytes. */

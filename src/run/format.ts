@@ -39,3 +39,8 @@ export function sparkline(values: number[], width: number): string {
   const span = Math.max(...means) - low;
   return means.map((v) => bars[span === 0 ? 0 : Math.min(7, Math.floor(((v - low) / span) * 8))]).join("");
 }
+
+/** A text cut to a width, with an ellipsis where something is missing. */
+export function clip(text: string, width: number): string {
+  return text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`;
+}

@@ -19,6 +19,7 @@ const verdictSchema = z.object({
 
 export interface VerdictKey {
   stage: string;
+  /** -1: of the stage as a whole. */
   step: number;
   problem: string;
   /** Position among the step's responses to this problem. */
@@ -34,12 +35,12 @@ export class VerdictJournal {
   private readonly folder: RunFolder;
   private readonly known = new Map<string, { response: string; grade: Grade }>();
 
-  /** Reads the verdicts of steps that may be done again: those of `stage` from `step` on, and of every other stage. */
+  /** Reads the verdicts that may be asked for again: those of `stage` from `step` on and as a whole, and of every other stage. */
   constructor(folder: RunFolder, from?: { stage: string; step: number }) {
     this.folder = folder;
     for (const line of folder.verdictLines()) {
       const { response, reward, parts, error, program, ...key } = verdictSchema.parse(JSON.parse(line));
-      if (key.stage === from?.stage && key.step < from.step) continue;
+      if (key.stage === from?.stage && key.step >= 0 && key.step < from.step) continue;
       this.known.set(keyText(key), {
         response,
         grade: { reward, parts, error, ...(program === undefined ? {} : { program }) },

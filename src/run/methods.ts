@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type Method as MethodEntry, methods as entries } from "../method/index.ts";
-import type { Stage } from "../method/stage.ts";
+import type { DataStage } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Problem } from "../task/types.ts";
 import { parseStrict } from "../strict.ts";
@@ -14,7 +14,11 @@ export interface ConfiguredMethod {
   problemsPerStep: number;
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem): number;
-  run(stage: Stage): Promise<void>;
+  /** What it logs that says how good the weights are. */
+  quality: Record<string, "higher" | "lower">;
+  /** Its mark of generated tokens is kept at the stage's end. */
+  markAtEnd: boolean;
+  run(stage: DataStage): Promise<void>;
 }
 
 interface Method {
@@ -33,7 +37,9 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         settings: { ...settings },
         lr: z.number().parse(settings.lr),
         problemsPerStep: entry.problemsPerStep(settings),
-        rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem),
+        rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem, settings),
+        quality: entry.quality,
+        markAtEnd: entry.markAtEnd === true,
         run: (stage) => entry.run(stage, settings),
       };
     },
@@ -44,4 +50,5 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
 export const methods: Record<string, Method> = {
   sft: method(entries.sft),
   grpo: method(entries.grpo),
+  selftrain: method(entries.selftrain),
 };

@@ -1,10 +1,19 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import type { ModelSpec } from "../engine/types.ts";
-import { UserError } from "../errors.ts";
+import { nearest, UserError } from "../errors.ts";
 import type { Task } from "../task/types.ts";
-import { latestCheckpoint, listCheckpoints, modelDir } from "./checkpoint.ts";
-import { isRunFolder, readRecord } from "./folder.ts";
+import { bestOf } from "./best.ts";
+import {
+  type FoundCheckpoint,
+  latestCheckpoint,
+  listCheckpoints,
+  modelDir,
+  readCheckpoint,
+  type RunState,
+} from "./checkpoint.ts";
+import { isRunFolder, readRecord, requireRun } from "./folder.ts";
+import { markKinds } from "./marks.ts";
 import { parseRecipe, type Recipe } from "./recipe.ts";
 
 /** What the engine is asked for by a stage of a run. */
@@ -19,14 +28,61 @@ export function createSpec(recipe: Recipe, task: Pick<Task, "vocabulary">, from:
   };
 }
 
-/** The folder that `Model.save` wrote, given itself, a checkpoint or a run folder (its newest intact checkpoint). */
-export async function modelFolder(path: string): Promise<string> {
+/**
+ * The folder that `Model.save` wrote, given itself, a checkpoint or a run folder. `which` of a run's checkpoints: `latest` (the newest
+ * intact one, the default), `best` (by the recipe's `checkpoint.keepBest`), a mark (`generatedTokens`, `engineSeconds`; of the last stage that has it), or
+ * a checkpoint's name. Throws a UserError that names the nearest where there is no such checkpoint.
+ */
+export async function modelFolder(path: string, which = "latest"): Promise<string> {
   const dir = resolve(path);
-  if (!isRunFolder(dir)) return existsSync(modelDir(dir)) ? modelDir(dir) : dir;
-  const found = await latestCheckpoint(join(dir, "checkpoints"), () => {});
-  if (found !== undefined) return modelDir(found.path);
-  const none = listCheckpoints(join(dir, "checkpoints")).length === 0;
-  throw new UserError(`${dir} has no ${none ? "checkpoint yet" : "intact checkpoint"}; resume it first`);
+  if (isRunFolder(dir)) return modelDir((await findCheckpoint(dir, which)).path);
+  if (which !== "latest") {
+    throw new UserError(
+      `${path} is not a run folder, so that it has no checkpoint "${which}"; leave the checkpoint out`,
+    );
+  }
+  return existsSync(modelDir(dir)) ? modelDir(dir) : dir;
+}
+
+/** Where a run stood, with its counts and engine seconds, at one of its checkpoints (as of `modelFolder`). */
+export async function checkpointState(dir: string, which = "latest"): Promise<RunState> {
+  requireRun(resolve(dir));
+  return (await findCheckpoint(resolve(dir), which)).state;
+}
+
+/** A run's checkpoint by what it is or by its name, every file compared with its checksum. */
+export async function findCheckpoint(dir: string, which: string): Promise<FoundCheckpoint> {
+  const folder = join(dir, "checkpoints");
+  const newest = await latestCheckpoint(folder, () => {});
+  if (newest === undefined) {
+    const none = listCheckpoints(folder).length === 0;
+    throw new UserError(`${dir} has no ${none ? "checkpoint yet" : "intact checkpoint"}; resume it first`);
+  }
+  if (which === "latest") return newest;
+  const recipe = recipeOf(dir);
+  const names = new Map(listCheckpoints(folder).map((name) => [name, name]));
+  const best = bestOf(recipe, newest.state);
+  if (best !== undefined) names.set("best", best.checkpoint);
+  for (const { mark, checkpoint } of newest.state.marks ?? []) names.set(mark, checkpoint);
+  const name = names.get(which);
+  if (name === undefined) {
+    const valid = ["latest", ...[...names.keys()].reverse()];
+    const near = nearest(which, valid);
+    const why =
+      which === "best" && recipe.checkpoint.keepBest === undefined
+        ? "its recipe has no checkpoint.keepBest, which says by what"
+        : markKinds.some((mark) => mark === which) && recipe.stages.every(({ marks }) => marks === undefined)
+          ? "none of its stages has marks"
+          : near === undefined
+            ? `it has ${valid.join(", ")}`
+            : `did you mean ${near}? It has ${valid.join(", ")}`;
+    throw new UserError(`${dir} has no checkpoint ${JSON.stringify(which)}: ${why}`);
+  }
+  const path = join(folder, name);
+  const state = existsSync(path) ? await readCheckpoint(path) : "it is missing";
+  if (typeof state === "string")
+    throw new UserError(`${path} cannot be used as ${which}: ${state}; choose another checkpoint`);
+  return { name, path, state };
 }
 
 /** The recipe of a run folder, as it was started. */

@@ -36,8 +36,8 @@ export function checkProblems(recipe: Recipe, task: Task, source: ProblemSource,
     }
   });
   const measured = source.size === Infinity ? MEASURED : source.size;
-  // Stages of one method read the same rows.
-  const distinct = new Map(recipe.stages.map((stage) => [stage.method, stage]));
+  // Stages of one method and settings read the same rows.
+  const distinct = new Map(recipe.stages.map((stage) => [JSON.stringify([stage.method, stage.settings]), stage]));
   for (const stage of distinct.values()) {
     for (let i = 0; i < measured; i++) {
       const problem = source.at(i);

@@ -1,5 +1,6 @@
 import pc from "picocolors";
-import { duration, number, percent, rate, sparkline } from "./format.ts";
+import { accuracyText, type BestReport, bestText, curveLines, type EvaluationPoint } from "./curve-view.ts";
+import { clip, duration, number, percent, rate, sparkline } from "./format.ts";
 
 export interface StageInfo {
   name: string;
@@ -29,6 +30,12 @@ export interface Progress {
   stage(info: StageInfo): void;
   activity(what: Activity): void;
   step(report: StepReport): void;
+  /** What a run that goes on has brought along. */
+  curve(points: EvaluationPoint[], best: BestReport | undefined): void;
+  /** While an evaluation runs: problems done. */
+  evaluating(done: number, of: number): void;
+  evaluated(point: EvaluationPoint): void;
+  best(report: BestReport): void;
   /** A message that stays. */
   note(text: string): void;
   /** Leaves the terminal as it was found. */
@@ -53,7 +60,17 @@ export function createProgress(stream: Terminal): Progress {
 }
 
 /** Watches nothing. */
-export const silentProgress: Progress = { stage() {}, activity() {}, step() {}, note() {}, end() {} };
+export const silentProgress: Progress = {
+  stage() {},
+  activity() {},
+  step() {},
+  curve() {},
+  evaluating() {},
+  evaluated() {},
+  best() {},
+  note() {},
+  end() {},
+};
 
 /** The same to several. */
 export function combineProgress(...all: Progress[]): Progress {
@@ -61,6 +78,10 @@ export function combineProgress(...all: Progress[]): Progress {
     stage: (info) => all.forEach((p) => p.stage(info)),
     activity: (what) => all.forEach((p) => p.activity(what)),
     step: (report) => all.forEach((p) => p.step(report)),
+    curve: (points, best) => all.forEach((p) => p.curve(points, best)),
+    evaluating: (done, of) => all.forEach((p) => p.evaluating(done, of)),
+    evaluated: (point) => all.forEach((p) => p.evaluated(point)),
+    best: (report) => all.forEach((p) => p.best(report)),
     note: (text) => all.forEach((p) => p.note(text)),
     end: () => all.forEach((p) => p.end()),
   };
@@ -129,6 +150,20 @@ export class PlainProgress implements Progress {
     if (alarm !== undefined) this.write(alarm);
   }
 
+  curve(): void {}
+
+  evaluating(): void {}
+
+  evaluated(point: EvaluationPoint): void {
+    this.write(
+      `${point.stage} step ${point.step}: ${point.split} accuracy ${accuracyText(point)} of ${point.problems}`,
+    );
+  }
+
+  best(report: BestReport): void {
+    this.write(bestText(report));
+  }
+
   note(text: string): void {
     this.write(text);
   }
@@ -153,6 +188,9 @@ class LiveProgress implements Progress {
   private doing: Activity | undefined;
   private history: number[] = [];
   private pace = new Pace();
+  private points: EvaluationPoint[] = [];
+  private judged: BestReport | undefined;
+  private evaluation: { done: number; of: number } | undefined;
   private drawn = 0;
   private lastDraw = -Infinity;
   private timer: NodeJS.Timeout | undefined;
@@ -177,6 +215,27 @@ class LiveProgress implements Progress {
   activity(what: Activity): void {
     this.doing = what;
     this.drawSoon();
+  }
+
+  curve(points: EvaluationPoint[], best: BestReport | undefined): void {
+    this.points = [...points];
+    this.judged = best;
+  }
+
+  evaluating(done: number, of: number): void {
+    this.evaluation = { done, of };
+    this.drawSoon();
+  }
+
+  evaluated(point: EvaluationPoint): void {
+    this.evaluation = undefined;
+    this.points.push(point);
+    this.draw();
+  }
+
+  best(report: BestReport): void {
+    this.judged = report;
+    this.draw();
   }
 
   step(report: StepReport): void {
@@ -228,7 +287,11 @@ class LiveProgress implements Progress {
     const title = `${info.name} (${info.position} of ${info.of})`;
     const status = [
       report === undefined ? "" : stepText(info, report),
-      this.doing === undefined ? "" : activities[this.doing],
+      this.evaluation !== undefined
+        ? `evaluating ${this.evaluation.done}/${this.evaluation.of}`
+        : this.doing === undefined
+          ? ""
+          : activities[this.doing],
     ];
     const head = [title, ...status.filter((s) => s !== "")].join("  ");
     const left = this.pace.left();
@@ -237,7 +300,8 @@ class LiveProgress implements Progress {
     const filled = Math.round(barWidth * done);
     const bar = `${colors.green("█".repeat(filled))}${colors.dim("░".repeat(barWidth - filled))}`;
     const lines = [colors.bold(clip(head, width)), `${bar}  ${clip(clock, width - barWidth - 2)}`];
-    if (report === undefined) return lines;
+    const curve = curveLines(this.points, this.judged, width, colors);
+    if (report === undefined) return [...lines, ...curve];
 
     const main = mainMetric(report.metrics);
     if (main !== undefined) {
@@ -255,7 +319,7 @@ class LiveProgress implements Progress {
       ...rest.filter((name) => !headline.includes(name)),
     ];
     const cells = names.map((name) => `${name} ${number(report.metrics[name])}`);
-    lines.push(...flow([...cells, ...speeds(report)], width));
+    lines.push(...flow([...cells, ...speeds(report)], width), ...curve);
     const alarm = alarmOf(report.metrics);
     if (alarm !== undefined) lines.push(colors.red(clip(alarm, width)));
     return lines;
@@ -297,8 +361,4 @@ function flow(cells: string[], width: number): string[] {
     else lines.push(clip(cell, width));
   }
   return lines;
-}
-
-function clip(text: string, width: number): string {
-  return text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`;
 }

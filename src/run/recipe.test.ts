@@ -67,8 +67,27 @@ describe("parseRecipe", () => {
     ["sed = 1", "recipe.toml: unknown key `sed` (did you mean `seed`?)"],
     ["lora = { rank = 8, alfa = 16 }", "recipe.toml: unknown key `lora.alfa` (did you mean `alpha`?)"],
     ["checkpoint = { evry = 3 }", "recipe.toml: unknown key `checkpoint.evry` (did you mean `every`?)"],
-    ["eval = { every = 20 }", "recipe.toml: unknown key `eval`"],
-    ['checkpoint = { keepBest = "dev accuracy" }', "recipe.toml: unknown key `checkpoint.keepBest`"],
+    ["eval = { every = 0 }", "recipe.toml: `eval.every`: expected a number above 0, found 0"],
+    ["eval = { every = 2.5 }", "recipe.toml: `eval.every`: a whole number, found 2.5"],
+    ["eval = { limit = 20 }", "recipe.toml: `eval.every` is missing"],
+    ["eval = { every = 20, limit = 0 }", "recipe.toml: `eval.limit`: expected a number above 0, found 0"],
+    ['eval = { every = 20, split = "dve" }', "recipe.toml: `eval.split`: "],
+    ["eval = { evry = 20 }", "recipe.toml: unknown key `eval.evry` (did you mean `every`?)"],
+    ["checkpoint = { every = 0 }", "recipe.toml: `checkpoint.every`: expected a number above 0, found 0"],
+    ["checkpoint = { keep = 0 }", "recipe.toml: `checkpoint.keep`: expected a number above 0, found 0"],
+    [
+      'checkpoint = { keepBest = "dev accuracy" }',
+      'recipe.toml: `checkpoint.keepBest`: no stage measures "dev accuracy" (there are loss, reward, solveRate; an accuracy needs eval = { every = 20 })',
+    ],
+    [
+      'eval = { every = 20 }\ncheckpoint = { keepBest = "dev acuracy" }',
+      'recipe.toml: `checkpoint.keepBest`: no stage measures "dev acuracy" (did you mean "dev accuracy"?)',
+    ],
+    [
+      'eval = { every = 20, split = "test" }\ncheckpoint = { keepBest = "dev accuracy" }',
+      'no stage measures "dev accuracy" (did you mean "test accuracy"?)',
+    ],
+    ['checkpoint = { keepBest = "solverate" }', 'no stage measures "solverate" (did you mean "solveRate"?)'],
     ["seed = -1", "recipe.toml: `seed`:"],
     ["lora = { rank = 8 }", "recipe.toml: `lora.alpha` is missing: expected number"],
     ['seed = "one"', 'recipe.toml: `seed`: expected number, found "one"'],
@@ -84,16 +103,75 @@ describe("parseRecipe", () => {
     ['schedule = { kind = "constant", final = 0.1 }', "unknown key `stage.2.schedule.final`"],
     [
       "epochs = 1",
-      "`stage.2` needs exactly one of epochs, steps, generatedTokens, engineSeconds to say how long it runs; found epochs and steps",
+      "`stage.2` needs exactly one of epochs, steps, generatedTokens, engineSeconds, or marks, to say how long it runs; found epochs and steps",
     ],
     ["stopAt = 30", "`stage.2.stopAt` (30) lies beyond the stage's 20 steps"],
     ['from = "1-stf"', '`stage.2.from`: there is no earlier stage "1-stf" (did you mean "1-sft"?)'],
-    ['from = "previous-best"', '`stage.2.from`: there is no earlier stage "previous-best"'],
+    [
+      'from = "previous-best"',
+      '`stage.2.from` is "previous-best", and nothing says which is best: set checkpoint.keepBest',
+    ],
+    [
+      'from = "previous-bset"',
+      '`stage.2.from`: there is no earlier stage "previous-bset" (did you mean "previous-best"?)',
+    ],
+    ["patience = 3", "`stage.2.patience` counts evaluations, and the recipe has none: add eval = { every = 20 }"],
+    ["patience = 0", "`stage.2.patience`: expected a number above 0, found 0"],
+    ["marks = { generatedTokens = 1000 }", "`stage.2.marks`: stand in place of steps; leave one of them out"],
+    ["marks = { steps = 10 }", "unknown key `stage.2.marks.steps` (valid keys: generatedTokens, engineSeconds)"],
+    ["marks = {}", "`stage.2.marks`: expected one or both of generatedTokens, engineSeconds"],
+    ["marks = { engineSeconds = 0 }", "`stage.2.marks.engineSeconds`: expected a number above 0, found 0"],
     ['from = "./nowhere"', "`stage.2.from`: there is no folder"],
     ["minibatches = 3", "`stage.2.minibatches`"],
     ["samples = 1", "`stage.2.samples`"],
+    [
+      '[[stage]]\nmethod = "selftrain"\ngeneratedTokens = 1000',
+      "`stage.3.generatedTokens`: selftrain generates nothing while it trains",
+    ],
   ])("in a stage: %s", (line, message) => {
     expect(mistake(`${small}${line}\n`)).toContain(message);
+  });
+
+  test("marks are the budget; what they cannot stand beside is refused", () => {
+    const marked = (stage: string) => `model = "tiny"\ntask = "t"\n[[stage]]\nmethod = "grpo"\n${stage}`;
+    const text = marked(
+      "marks = { generatedTokens = 1e6, engineSeconds = 60 }\nschedule = { kind = 'constant', warmup = 5 }",
+    );
+    const recipe = read(text);
+    expect(recipe.stages[0]).toMatchObject({
+      marks: { generatedTokens: 1e6, engineSeconds: 60 },
+      budget: {
+        kind: "marks",
+        measures: [
+          { kind: "generatedTokens", amount: 1e6 },
+          { kind: "engineSeconds", amount: 60 },
+        ],
+      },
+    });
+    expect(recipeTable(read(recipeToml(recipe)))).toEqual(recipeTable(recipe));
+    const marks = "marks = { engineSeconds = 60 }\n";
+    for (const [rest, message] of [
+      ['schedule = { kind = "cosine" }', "`stage.1.schedule`: marks need a constant learning rate"],
+      [
+        "schedule = { kind = 'constant', warmup = 0.1 }",
+        "`stage.1.schedule.warmup`: with marks a warm-up is a whole number",
+      ],
+      ["stopAt = 3", "`stage.1.stopAt`: a stage with marks ends when the last is passed"],
+      ["patience = 3", "`stage.1.patience`: a stage with marks ends when the last is passed"],
+    ]) {
+      expect(mistake(marked(marks + rest))).toContain(message);
+    }
+  });
+
+  test("the best of the stage before needs a stage before that is judged", () => {
+    const judged = `checkpoint = { keepBest = "solveRate" }\n${small}`;
+    expect(mistake(`${judged}from = "previous-best"\n`)).toContain('stage 1-sft does not measure "solveRate"');
+    const first = judged.replace("epochs = 2", 'epochs = 2\nfrom = "previous-best"');
+    expect(mistake(first)).toContain("`stage.1.from`: the first stage has none before it");
+    const text = `eval = { every = 5 }\n${judged.replace("solveRate", "dev accuracy")}from = "previous-best"\npatience = 3\n`;
+    const recipe = read(text);
+    expect(recipe.eval).toEqual({ every: 5, limit: 200, split: "dev", maxTokens: 512 });
+    expect(recipeTable(read(recipeToml(recipe)))).toEqual(recipeTable(recipe));
   });
 
   test("a stage without a budget, an unknown method, no stage at all", () => {

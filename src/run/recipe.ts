@@ -5,7 +5,11 @@ import { z } from "zod";
 import type { LoraSettings } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import { type ConfiguredMethod, methods } from "./methods.ts";
-import { type Budget, budgetKinds, type Schedule, scheduleSettings } from "./schedule.ts";
+import { checkKeepBest } from "./best.ts";
+import { type Marks, marksBudget, marksSchema } from "./marks.ts";
+import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
+import type { Split } from "../task/types.ts";
+import { parseWhere } from "./where.ts";
 import { keyPath, parseStrict, unknownKey } from "../strict.ts";
 
 /** A task by name or file, or a table of `name` and the task's own options. */
@@ -21,7 +25,17 @@ export interface Recipe {
   /** Absent: full fine-tuning. */
   lora?: LoraSettings;
   /** A checkpoint every so many steps of a stage (and at its end); the last `keep` are kept. */
-  checkpoint: { every: number; keep: number };
+  checkpoint: {
+    every: number;
+    keep: number;
+    /** The best by this metric is kept besides. */
+    keepBest?: string;
+  };
+  /** Absent: no evaluation inside the run. */
+  eval?: EvaluationRecipe;
+  /** A profile of the task's training problems, and which of them are trained on by how often they were solved. */
+  profile?: string;
+  where?: string;
   /** Memory budget in GB. */
   memory?: number;
   /** Longest prompt with response, in tokens; the model's own limit when absent. */
@@ -29,19 +43,34 @@ export interface Recipe {
   stages: StageRecipe[];
 }
 
+/** Greedy evaluation inside the run. */
+export interface EvaluationRecipe {
+  /** Steps of a stage from one to the next; its start and its end besides. */
+  every: number;
+  /** Problems: the first of the split. */
+  limit: number;
+  split: Split;
+  /** Longest response. */
+  maxTokens: number;
+}
+
 export interface StageRecipe extends ConfiguredMethod {
   /** Position from 1 and method, such as "2-grpo". */
   name: string;
   method: string;
-  /** "previous", "base", the name of an earlier stage, or a folder. */
+  /** "previous", "previous-best", "base", the name of an earlier stage, or a folder. */
   from: string;
   budget: Budget;
+  /** Where weights are kept; the budget is then `marks`. */
+  marks?: Marks;
+  /** Ends the stage after so many evaluations in a row that did not raise its accuracy. */
+  patience?: number;
   /** Ends the stage inside its schedule: a fraction of the budget below 1, or a number of steps. */
   stopAt?: number;
   schedule: Schedule;
 }
 
-const amount = z.number().positive();
+const amount = z.number().positive("expected a number above 0");
 const wholeAmount = amount.refine(Number.isInteger, "a whole number");
 const stageCommon = z.strictObject({
   from: z.string().min(1).default("previous"),
@@ -49,6 +78,8 @@ const stageCommon = z.strictObject({
   steps: wholeAmount.optional(),
   generatedTokens: wholeAmount.optional(),
   engineSeconds: amount.optional(),
+  marks: marksSchema(wholeAmount, amount).optional(),
+  patience: wholeAmount.optional(),
   stopAt: amount
     .refine((v) => v < 1 || Number.isInteger(v), "a fraction below 1 or a whole number of steps")
     .optional(),
@@ -74,8 +105,22 @@ const recipeSchema = z.strictObject({
   seed: z.number().int().nonnegative().default(0),
   lora: lora.optional(),
   checkpoint: z
-    .strictObject({ every: wholeAmount.default(20), keep: wholeAmount.default(2) })
+    .strictObject({
+      every: wholeAmount.default(20),
+      keep: wholeAmount.default(2),
+      keepBest: z.string().min(1).optional(),
+    })
     .default({ every: 20, keep: 2 }),
+  eval: z
+    .strictObject({
+      every: wholeAmount,
+      limit: wholeAmount.default(200),
+      split: z.enum(["train", "dev", "test"]).default("dev"),
+      maxTokens: wholeAmount.default(512),
+    })
+    .optional(),
+  profile: z.string().min(1).optional(),
+  where: z.string().optional(),
   memory: amount.optional(),
   context: wholeAmount.optional(),
   stage: z.array(table).min(1, "a recipe needs at least one [[stage]]"),
@@ -102,6 +147,14 @@ export function parseRecipe(
 ): Recipe {
   const raw = parseToml(text, source);
   for (const override of overrides) applyOverride(raw, override);
+  return checkRecipe(raw, { source, baseDir });
+}
+
+/** Checks a recipe as a table, in the layout of its file. */
+export function checkRecipe(
+  raw: Record<string, unknown>,
+  { source, baseDir }: { source: string; baseDir: string },
+): Recipe {
   const recipe = parseStrict(recipeSchema, raw, source);
   const stages = recipe.stage.map((stage, i) => parseStage(stage, i, source));
   const names: string[] = [];
@@ -109,17 +162,37 @@ export function parseRecipe(
     stage.from = resolveFrom(stage.from, i, names, source, baseDir);
     names.push(stage.name);
   });
-  return {
+  const checked: Recipe = {
     baseDir,
     model: resolveModel(recipe.model, baseDir),
     task: resolveTask(recipe.task, baseDir),
     seed: recipe.seed,
     lora: recipe.lora,
     checkpoint: recipe.checkpoint,
+    eval: recipe.eval,
+    ...checkWhere(recipe, source, baseDir),
     memory: recipe.memory,
     context: recipe.context,
     stages,
   };
+  checkKeepBest(checked, source);
+  return checked;
+}
+
+/** A profile and the condition on it, which are of use together alone. */
+function checkWhere({ profile, where }: { profile?: string; where?: string }, source: string, baseDir: string) {
+  if (where === undefined && profile === undefined) return {};
+  if (where === undefined || profile === undefined) {
+    const [given, missing] = where === undefined ? ["profile", "where"] : ["where", "profile"];
+    const hint = missing === "where" ? 'where = "0.1 < solved < 0.9"' : "the samples that `rifft task profile` wrote";
+    throw new UserError(`${source}: \`${given}\` needs \`${missing}\` beside it: ${hint}`);
+  }
+  try {
+    parseWhere(where);
+  } catch (error) {
+    throw error instanceof UserError ? new UserError(`${source}: \`where\`: ${error.message}`) : error;
+  }
+  return { profile: resolve(baseDir, profile), where };
 }
 
 function parseStage(raw: Record<string, unknown>, index: number, source: string): StageRecipe {
@@ -147,31 +220,46 @@ function parseStage(raw: Record<string, unknown>, index: number, source: string)
   const own = Object.fromEntries(entries.filter(([key]) => !commonKeys.includes(key)));
   const configured = method.configure(own, source, path);
 
+  const { from, stopAt, schedule, marks, patience } = common;
+  const shared = { from, stopAt, schedule, marks, patience };
   const given = budgetKinds.filter((kind) => common[kind] !== undefined);
-  if (given.length !== 1) {
+  if (given.length > 1 || (given.length === 0 && marks === undefined)) {
     const found = given.length === 0 ? "none" : given.join(" and ");
     throw new UserError(
-      `${source}: \`${keyPath(path)}\` needs exactly one of ${budgetKinds.join(", ")} to say how long it runs; found ${found}`,
+      `${source}: \`${keyPath(path)}\` needs exactly one of ${budgetKinds.join(", ")}, or marks, to say how long it runs; found ${found}`,
     );
   }
-  const budget: Budget = { kind: given[0], amount: common[given[0]] ?? 0 };
+  if (configured.markAtEnd && common.generatedTokens !== undefined) {
+    throw new UserError(
+      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds, and cap its sampling with sampleTokens`,
+    );
+  }
+  const measures = given.map((kind): Measure => ({ kind, amount: common[kind] ?? 0 }));
+  const budget: Budget =
+    marks === undefined
+      ? measures[0]
+      : marksBudget(marks, measures[0], { ...shared, method: name, atEnd: configured.markAtEnd }, source, path);
   if (common.stopAt !== undefined && common.stopAt >= 1 && budget.kind === "steps" && common.stopAt > budget.amount) {
     throw new UserError(
       `${source}: \`${keyPath([...path, "stopAt"])}\` (${common.stopAt}) lies beyond the stage's ${budget.amount} steps`,
     );
   }
-  const { from, stopAt, schedule } = common;
-  return { name: `${index + 1}-${name}`, method: name, from, budget, stopAt, schedule, ...configured };
+  return { name: `${index + 1}-${name}`, method: name, budget, ...shared, ...configured };
 }
 
 function resolveFrom(from: string, index: number, earlier: string[], source: string, baseDir: string): string {
-  if (from === "previous" || from === "base" || earlier.includes(from)) return from;
+  if (from === "previous-best" && index === 0) {
+    throw new UserError(
+      `${source}: \`stage.1.from\`: the first stage has none before it; leave it out or name "base" or a folder`,
+    );
+  }
+  if (from === "previous" || from === "previous-best" || from === "base" || earlier.includes(from)) return from;
   if (/[\\/]/.test(from) || from.startsWith(".")) {
     const dir = resolve(baseDir, from);
     if (!existsSync(dir)) throw new UserError(`${source}: \`stage.${index + 1}.from\`: there is no folder ${dir}`);
     return dir;
   }
-  const valid = ["previous", "base", ...earlier];
+  const valid = ["previous", "previous-best", "base", ...earlier];
   const near = nearest(from, valid);
   const hint =
     near === undefined ? `valid: ${valid.join(", ")}, or a folder such as ./runs/a` : `did you mean "${near}"?`;
@@ -200,7 +288,7 @@ function resolveTask(task: TaskReference, baseDir: string): TaskReference {
   return { ...Object.fromEntries(options), name: resolveName(task.name) };
 }
 
-function parseToml(text: string, source: string): Record<string, unknown> {
+export function parseToml(text: string, source: string): Record<string, unknown> {
   try {
     return parse(text);
   } catch (error) {
@@ -214,13 +302,16 @@ function parseToml(text: string, source: string): Record<string, unknown> {
 function applyOverride(raw: Record<string, unknown>, override: string): void {
   const equals = override.indexOf("=");
   if (equals < 1) throw new UserError(`--set ${override}: expected key=value, such as stage.1.lr=1e-5`);
-  const key = override.slice(0, equals).trim();
-  const value = tomlValue(override.slice(equals + 1).trim());
+  applyChange(raw, override.slice(0, equals).trim(), tomlValue(override.slice(equals + 1).trim()), `--set ${override}`);
+}
+
+/** Changes a key of a recipe's table, written as in `--set`. `source` begins the line of an error. */
+export function applyChange(raw: Record<string, unknown>, key: string, value: unknown, source: string): void {
   const path = key.split(".");
   const stages: unknown[] = Array.isArray(raw.stage) ? raw.stage : [];
   const isMethod = Object.hasOwn(methods, path[0]);
   if (path[0] !== "stage" && !isMethod) {
-    setAt(raw, path, value, override);
+    setAt(raw, path, value, source);
     return;
   }
   const rest = path.slice(isMethod ? 1 : 2);
@@ -228,20 +319,20 @@ function applyOverride(raw: Record<string, unknown>, override: string): void {
     ? stages.filter((stage) => isTable(stage) && stage.method === path[0])
     : stages.slice(Number(path[1]) - 1, Number(path[1]));
   if (!isMethod && !/^[1-9]\d*$/.test(path[1] ?? "")) {
-    throw new UserError(`--set ${override}: stages are numbered from 1, such as stage.1.lr=1e-5`);
+    throw new UserError(`${source}: stages are numbered from 1, such as stage.1.lr=1e-5`);
   }
-  if (rest.length === 0) throw new UserError(`--set ${override}: name a key of the stage, such as ${key}.lr=1e-5`);
+  if (rest.length === 0) throw new UserError(`${source}: name a key of the stage, such as ${key}.lr=1e-5`);
   if (chosen.length === 0) {
-    throw new UserError(`--set ${override}: the recipe has no such stage (it has ${stages.length})`);
+    throw new UserError(`${source}: the recipe has no such stage (it has ${stages.length})`);
   }
-  for (const stage of chosen) if (isTable(stage)) setAt(stage, rest, value, override);
+  for (const stage of chosen) if (isTable(stage)) setAt(stage, rest, value, source);
 }
 
-function setAt(target: Record<string, unknown>, path: string[], value: unknown, override: string): void {
+function setAt(target: Record<string, unknown>, path: string[], value: unknown, source: string): void {
   let at = target;
   for (const part of path.slice(0, -1)) {
     const next = Object.hasOwn(at, part) ? at[part] : undefined;
-    if (next !== undefined && !isTable(next)) throw new UserError(`--set ${override}: \`${part}\` is not a table`);
+    if (next !== undefined && !isTable(next)) throw new UserError(`${source}: \`${part}\` is not a table`);
     const child = next ?? {};
     define(at, part, child);
     at = child;
@@ -269,7 +360,7 @@ export function parseTaskReference(text: string): TaskReference {
   return parseStrict(taskSchema, value, "--task");
 }
 
-function isTable(value: unknown): value is Record<string, unknown> {
+export function isTable(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
@@ -279,12 +370,20 @@ export function recipeTable(recipe: Recipe): Record<string, unknown> {
   const stage = stages.map((s) => ({
     method: s.method,
     from: s.from,
-    [s.budget.kind]: s.budget.amount,
+    ...budgetTable(s),
+    marks: s.marks,
+    patience: s.patience,
     stopAt: s.stopAt,
     schedule: s.schedule,
     ...s.settings,
   }));
   return { ...top, stage };
+}
+
+/** The keys that say how long a stage runs; its marks stand for themselves. */
+function budgetTable({ budget, marks = {} }: StageRecipe): Record<string, number> {
+  const measures = budget.kind === "marks" ? budget.measures.filter(({ kind }) => !(kind in marks)) : [budget];
+  return Object.fromEntries(measures.map(({ kind, amount }) => [kind, amount]));
 }
 
 /** The complete recipe as TOML. */

@@ -17,10 +17,12 @@ export type Schedule = z.infer<typeof scheduleSettings>;
 
 /** What a stage's length is measured in; the learning rate's schedule runs over the same measure. */
 export const budgetKinds = ["epochs", "steps", "generatedTokens", "engineSeconds"] as const;
-export interface Budget {
+export interface Measure {
   kind: (typeof budgetKinds)[number];
   amount: number;
 }
+/** One measure, or several of which the last to be used up ends the stage. */
+export type Budget = Measure | { kind: "marks"; measures: Measure[] };
 
 /** What a stage has used so far. */
 export interface Usage {
@@ -33,6 +35,7 @@ export interface Usage {
 
 /** The fraction of its budget that a stage has used; `splitSize` problems are an epoch. From 1 on it is used up. */
 export function fractionUsed(budget: Budget, usage: Usage, splitSize: number): number {
+  if (budget.kind === "marks") return Math.min(...budget.measures.map((one) => fractionUsed(one, usage, splitSize)));
   if (budget.kind === "epochs") return usage.problems / (budget.amount * splitSize);
   return usage[budget.kind] / budget.amount;
 }
@@ -59,7 +62,7 @@ export function learningRateFactor(
 ): number {
   const { warmup } = schedule;
   const inSteps = warmup >= 1 || budget.kind === "steps";
-  const warmupSteps = warmup >= 1 ? warmup : warmup * budget.amount;
+  const warmupSteps = warmup < 1 && budget.kind === "steps" ? warmup * budget.amount : warmup;
   let rise = 1;
   if (warmup > 0) rise = Math.min(1, inSteps ? (at.step + 1) / warmupSteps : at.now / warmup);
   if (schedule.kind === "constant") return rise;

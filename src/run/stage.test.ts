@@ -66,9 +66,11 @@ function makeStage(o: Setting = {}): RunStage {
     journal: new VerdictJournal(folder),
     counters,
     progress: silentProgress,
-    position: { step: 0, cursor: 0, atStart: { generated: 0, engineSeconds: 0 }, ...o.position },
+    position: { step: 0, samplingSteps: 0, cursor: 0, atStart: { generated: 0, engineSeconds: 0 }, ...o.position },
+    place: { position: 1, of: 1 },
     interrupted: o.interrupted ?? (() => false),
     startPolicy: () => Promise.resolve("current"),
+    ended: () => false,
     onStep: o.onStep ?? (() => Promise.resolve()),
   });
 }
@@ -167,6 +169,95 @@ describe("budgets", () => {
     expect(await run(stage, (step) => ((stop = step.index === 1), step.index))).toEqual([0, 1]);
     expect(told).toEqual([false, false]);
     expect(stage.over).toBe(false);
+  });
+});
+
+describe("a stage that samples first", () => {
+  const sample = (n: number) => ({
+    prefix: Int32Array.of(1),
+    n,
+    maxTokens: 4,
+    temperature: 1,
+    stop: [],
+    allowed: Int32Array.of(1, 2),
+    key: "",
+  });
+  /** Both parts of a stage: the ids of each step of sampling, the items and the learning rate of each step of training. */
+  async function both(stage: RunStage, items: number, pass: { problems: number; generatedTokens?: number }) {
+    const sampled: string[][] = [];
+    for await (const step of stage.sampling(pass)) {
+      sampled.push(step.problems(pass.problems).map(({ id }) => id));
+      await step.time("sample", () => model.sample([sample(2)]));
+      const segment = { parent: -1, tokens: Int32Array.of(1), source: "prompt" as const, fields: {} };
+      step.keep([{ id: `t${step.index}`, problem: "p", segments: [segment] }]);
+    }
+    const kept = stage.sampled();
+    if (kept === undefined) return { sampled, kept, trained: [], rates: [] };
+    const ids = [...kept].flat().map(({ id }) => id);
+    const trained: number[][] = [];
+    const rates: number[] = [];
+    for await (const step of stage.stepsOver(items)) {
+      trained.push(step.draw(2));
+      rates.push(step.lr());
+    }
+    return { sampled, kept: ids, trained, rates };
+  }
+
+  test("one pass over the problems; its steps are in no budget of steps and no schedule", async () => {
+    const done: boolean[] = [];
+    const budget = 'steps = 2\nschedule = { kind = "linear" }';
+    const stage = makeStage({ budget, onStep: async ({ last }) => void done.push(last) });
+    const { sampled, kept, trained, rates } = await both(stage, 3, { problems: 2 });
+    expect(sampled.map((ids) => ids.length)).toEqual([2, 2, 1]);
+    expect(sampled.flat().sort()).toEqual(["p0", "p1", "p2", "p3", "p4"]);
+    expect(kept).toEqual(["t0", "t1", "t2"]);
+    expect(trained.flat().slice(0, 3).sort()).toEqual([0, 1, 2]);
+    expect(rates).toEqual([0.5, 0.25]);
+    expect(done).toEqual([false, false, false, false, true]);
+    expect(stage.position).toMatchObject({ step: 5, samplingSteps: 3, cursor: 4 });
+    expect(jsonLines("metrics.jsonl").map(({ step }) => step)).toEqual([0, 1, 2, 3, 4]);
+  });
+
+  test("an epoch is one of the method's own items", async () => {
+    const { trained } = await both(makeStage({ budget: "epochs = 2" }), 6, { problems: 5 });
+    expect(trained).toHaveLength(6);
+    for (const epoch of [trained.slice(0, 3), trained.slice(3)])
+      expect(epoch.flat().sort()).toEqual([0, 1, 2, 3, 4, 5]);
+  });
+
+  test("the cap on tokens ends the pass, also of an endless split", async () => {
+    const { sampled } = await both(makeStage({ budget: "steps = 1" }), 3, { problems: 1, generatedTokens: 9 });
+    expect(sampled.length).toBeGreaterThan(1);
+    expect(sampled.length).toBeLessThan(5);
+    const source = { size: Infinity, at: problem };
+    const endless = await both(makeStage({ budget: "steps = 1", source }), 3, { problems: 1, generatedTokens: 9 });
+    expect(endless.sampled).toHaveLength(sampled.length);
+    await expect(both(makeStage({ source }), 3, { problems: 1 })).rejects.toThrow(/has no end; set `sampleTokens`/);
+  });
+
+  test("interrupted while it samples, it hands out no samples; resumed, it goes on in either part", async () => {
+    const whole = await both(makeStage({ budget: "steps = 3" }), 3, { problems: 2 });
+    let steps = 0;
+    const stage = makeStage({
+      budget: "steps = 3",
+      interrupted: () => steps === 2,
+      onStep: () => Promise.resolve(void steps++),
+    });
+    const begun = await both(stage, 3, { problems: 2 });
+    expect(begun).toEqual({ sampled: whole.sampled.slice(0, 2), kept: undefined, trained: [], rates: [] });
+    expect(stage.over).toBe(false);
+    const rest = await both(makeStage({ budget: "steps = 3", position: { ...stage.position } }), 3, { problems: 2 });
+    expect(rest).toEqual({ ...whole, sampled: whole.sampled.slice(2) });
+    const position = { step: 4, samplingSteps: 3, cursor: 2 };
+    const last = await both(makeStage({ budget: "steps = 3", position }), 3, { problems: 2 });
+    expect(last).toEqual({ ...whole, sampled: [], trained: whole.trained.slice(1), rates: whole.rates.slice(1) });
+  });
+
+  test("a budget that sampling alone uses up is an error", async () => {
+    const stage = makeStage({ budget: "engineSeconds = 1e-6" });
+    await expect(both(stage, 3, { problems: 2 })).rejects.toThrow(/used up by sampling/);
+    const all = makeStage({ budget: "engineSeconds = 1e-6" });
+    await expect(both(all, 3, { problems: 5 })).rejects.toThrow(/used up by sampling/);
   });
 });
 

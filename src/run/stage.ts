@@ -1,8 +1,8 @@
 import { RandomStream } from "../engine/random.ts";
 import type { Model, Policy } from "../engine/types.ts";
-import { UserError } from "../errors.ts";
+import { DivergedError, UserError } from "../errors.ts";
 import type { Forest } from "../forest/types.ts";
-import type { Stage, Step } from "../method/stage.ts";
+import type { DataStage, DrawingStep, Step } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Grade, Problem, ProblemSource, Task } from "../task/types.ts";
 import type { RunCounters } from "./counters.ts";
@@ -16,7 +16,9 @@ import { fractionUsed, isOver, learningRateFactor, type Usage } from "./schedule
 export interface StagePosition {
   /** Steps done. */
   step: number;
-  /** Training problems handed out. */
+  /** Of these, the steps that only sampled. */
+  samplingSteps: number;
+  /** Training problems handed out; once the method trains on items of its own, those items. */
   cursor: number;
   /** The run's counters when the stage began. */
   atStart: { generated: number; engineSeconds: number };
@@ -27,34 +29,43 @@ export interface StageOptions {
   seed: number;
   model: Model;
   task: Task;
-  /** The task's training split. */
+  /** The problems to train on. */
   source: ProblemSource;
   folder: RunFolder;
   journal: VerdictJournal;
   counters: RunCounters;
   progress: Progress;
   position: StagePosition;
+  /** Position in the recipe, from 1, and the number of stages. */
+  place: { position: number; of: number };
   /** True when the run should stop after this step. */
   interrupted: () => boolean;
   /** The name of the policy that holds the weights with which the stage began; makes and stores it in a fresh stage. */
   startPolicy: () => Promise<Policy>;
-  /** Called after each step; `last` when the stage is over. */
-  onStep: (done: { last: boolean }) => Promise<void>;
+  /** Whether something but the budget ends the stage. */
+  ended: () => boolean;
+  /** Called after each step with what it logged; `last` when the stage is over. */
+  onStep: (done: { last: boolean; metrics: Record<string, number> }) => Promise<void>;
 }
+
+type SamplingPass = Parameters<DataStage["sampling"]>[0];
 
 type Activity = "sample" | "grade" | "score" | "train";
 
 /** A stage of a run: hands a method its steps, and writes down what each of them did. */
-export class RunStage implements Stage {
+export class RunStage implements DataStage {
   readonly name: string;
   readonly seed: number;
   readonly model: Model;
   readonly tokenizer: Tokenizer;
   readonly task: Task;
+  readonly source: ProblemSource;
   readonly position: StagePosition;
   private readonly o: StageOptions;
-  private readonly order: ProblemOrder;
+  private order: Order;
   private current: RunStep | undefined;
+  /** The pass of sampling in progress. */
+  private pass: SamplingPass | undefined;
 
   constructor(options: StageOptions) {
     this.o = options;
@@ -63,8 +74,10 @@ export class RunStage implements Stage {
     this.model = options.model;
     this.tokenizer = options.model.tokenizer;
     this.task = options.task;
+    this.source = options.source;
     this.position = options.position;
-    this.order = new ProblemOrder(options.source, `${options.seed}/${this.name}`);
+    if (options.source.size === 0) throw new UserError("the training split has no problems");
+    this.order = new Order(options.source.size, `${options.seed}/${this.name}`);
     if (options.recipe.budget.kind === "epochs" && options.source.size === Infinity) {
       throw new UserError(
         `stage ${this.name}: \`epochs\` needs a finite training split, and ${options.task.name}'s has no end; use steps or generatedTokens`,
@@ -72,22 +85,27 @@ export class RunStage implements Stage {
     }
   }
 
-  /** Whether the stage has used up its budget. */
+  /** Whether the stage has used up its budget, or was ended before; never while it samples in advance. */
   get over(): boolean {
+    return this.pass === undefined && this.usedUp;
+  }
+
+  /** Whether the stage's budget is used up. */
+  private get usedUp(): boolean {
     const { budget, stopAt } = this.o.recipe;
-    return isOver(budget, stopAt, this.usage(), this.o.source.size);
+    return this.o.ended() || isOver(budget, stopAt, this.usage(), this.order.size);
   }
 
   /** The fraction of its budget that the stage has used. */
   get fraction(): number {
-    return fractionUsed(this.o.recipe.budget, this.usage(), this.o.source.size);
+    return fractionUsed(this.o.recipe.budget, this.usage(), this.order.size);
   }
 
   /** The part of the stage that is done, 0 to 1: `fraction`, but 1 where `stopAt` ends it. */
   get done(): number {
     const { stopAt } = this.o.recipe;
     if (stopAt === undefined) return Math.min(1, this.fraction);
-    return Math.min(1, stopAt < 1 ? this.fraction / stopAt : Math.max(this.fraction, this.position.step / stopAt));
+    return Math.min(1, stopAt < 1 ? this.fraction / stopAt : Math.max(this.fraction, this.usage().steps / stopAt));
   }
 
   /** The step in progress, in words for an error; undefined between steps. */
@@ -99,17 +117,82 @@ export class RunStage implements Stage {
     return this.o.startPolicy();
   }
 
-  async *steps(): AsyncGenerator<Step, void, void> {
-    while (!this.over && !this.o.interrupted()) {
-      // A step that changed no weights leaves prefixes behind, which a resumed run would not have.
-      await this.model.discard();
-      const step = new RunStep(this);
-      this.current = step;
-      yield step;
-      this.finish(step);
-      this.current = undefined;
-      await this.o.onStep({ last: this.over });
+  async *sampling(pass: SamplingPass): AsyncGenerator<Step, void, void> {
+    if (this.position.step > this.position.samplingSteps) return;
+    const { size } = this.source;
+    if (size === Infinity && pass.generatedTokens === undefined) {
+      throw new UserError(
+        `${this.task.name}'s training split has no end; set \`sampleTokens\` to say when sampling stops`,
+      );
     }
+    this.pass = pass;
+    this.announce(" sampling", size === Infinity ? undefined : Math.ceil(size / pass.problems));
+    while (this.sampledShare(pass) < 1 && !this.usedUp && !this.o.interrupted()) yield* this.step();
+    if (this.sampledShare(pass) < 1 && this.usedUp) throw this.usedUpBySampling();
+    if (!this.o.interrupted()) this.pass = undefined;
+  }
+
+  sampled(): Iterable<Forest> | undefined {
+    if (this.pass !== undefined) return undefined;
+    const { name, position, o } = this;
+    return (function* () {
+      for (let step = 0; step < position.samplingSteps; step++) yield o.folder.readRollouts(name, step);
+    })();
+  }
+
+  async restart(): Promise<void> {
+    if (this.position.step === this.position.samplingSteps) await this.model.reset();
+  }
+
+  async *steps(): AsyncGenerator<DrawingStep, void, void> {
+    this.announce("", totalSteps(this.o.recipe));
+    while (!this.over && !this.o.interrupted()) yield* this.step();
+  }
+
+  async *stepsOver(items: number): AsyncGenerator<DrawingStep, void, void> {
+    const { position } = this;
+    this.order = new Order(items, `${this.seed}/${this.name}/items`);
+    if (position.step === position.samplingSteps) {
+      position.cursor = 0;
+      if (this.over) throw this.usedUpBySampling();
+    }
+    yield* this.steps();
+  }
+
+  gradeDemonstrations(items: { problem: Problem; demonstration: number }[]): Promise<Grade[]> {
+    const keyed = items.map(({ problem, demonstration: sample }) => {
+      const response = problem.demonstrations?.[sample] ?? "";
+      return { problem, response, key: { stage: this.name, step: -1, problem: problem.id, sample, turn: 0 } };
+    });
+    return this.o.journal.grade(keyed, (missing) => this.task.grade(missing.map((i) => keyed[i])));
+  }
+
+  private usedUpBySampling(): UserError {
+    return new UserError(
+      "the stage's budget was used up by sampling, nothing is left to train with; raise it, or sample less",
+    );
+  }
+
+  private async *step(): AsyncGenerator<RunStep, void, void> {
+    // A step that changed no weights leaves prefixes behind, which a resumed run would not have.
+    await this.model.discard();
+    const step = new RunStep(this);
+    this.current = step;
+    yield step;
+    this.finish(step);
+    this.current = undefined;
+    await this.o.onStep({ last: this.over, metrics: step.metrics });
+  }
+
+  private announce(what: string, totalSteps: number | undefined): void {
+    this.o.progress.stage({ name: `${this.name}${what}`, ...this.o.place, totalSteps });
+  }
+
+  /** The part of a pass of sampling that is done; from 1 on it is over. */
+  private sampledShare({ generatedTokens }: SamplingPass): number {
+    const { cursor, atStart } = this.position;
+    const generated = this.o.counters.now().generated - atStart.generated;
+    return Math.max(cursor / this.source.size, generatedTokens === undefined ? 0 : generated / generatedTokens);
   }
 
   /** What the steps of this stage share. */
@@ -117,22 +200,30 @@ export class RunStage implements Stage {
     return this.o;
   }
 
-  /** The next `count` problems of the stage's order. */
+  /** The next `count` problems of the stage's order; of a pass of sampling, those that are left. */
   take(count: number): Problem[] {
-    const { size } = this.o.source;
+    const { size } = this.source;
+    if (this.pass !== undefined) return this.draw(Math.min(count, size - this.position.cursor)).map(this.problemAt);
     if (count > size) {
       throw new UserError(
         `stage ${this.name}: a step asks for ${count} problems, and ${this.task.name}'s training split has ${size}; take fewer a step`,
       );
     }
+    return this.draw(count).map(this.problemAt);
+  }
+
+  draw(count: number): number[] {
     return Array.from({ length: count }, () => this.order.at(this.position.cursor++));
   }
 
-  private usage(): Usage {
+  private readonly problemAt = (index: number): Problem => this.source.at(index);
+
+  /** What the stage has used so far. */
+  usage(): Usage {
     const { counters } = this.o;
     return {
-      steps: this.position.step,
-      problems: this.position.cursor,
+      steps: this.position.step - this.position.samplingSteps,
+      problems: this.pass === undefined ? this.position.cursor : 0,
       generatedTokens: counters.now().generated - this.position.atStart.generated,
       engineSeconds: counters.engineSeconds - this.position.atStart.engineSeconds,
     };
@@ -143,9 +234,13 @@ export class RunStage implements Stage {
     const counts = counters.now();
     const before = step.countsBefore;
     const seconds = step.seconds();
-    if (step.kept.length > 0) folder.writeRollouts(this.name, step.index, step.kept, this.tokenizer);
+    if (step.kept.length > 0) {
+      folder.writeRollouts(this.name, step.index, step.kept, this.tokenizer, this.pass !== undefined);
+    }
     folder.append("metrics", { stage: this.name, step: step.index, ...step.metrics, ...counts });
+    const first = this.pass === undefined ? this.position.samplingSteps : 0;
     this.position.step++;
+    if (this.pass !== undefined) this.position.samplingSteps++;
     folder.append("timings", {
       stage: this.name,
       step: step.index,
@@ -154,8 +249,8 @@ export class RunStage implements Stage {
       engineSeconds: counters.engineSeconds,
     });
     progress.step({
-      index: step.index,
-      done: this.done,
+      index: step.index - first,
+      done: this.pass === undefined ? this.done : Math.min(1, this.sampledShare(this.pass)),
       metrics: step.metrics,
       seconds,
       generated: counts.generated - before.generated,
@@ -164,7 +259,7 @@ export class RunStage implements Stage {
   }
 }
 
-class RunStep implements Step {
+class RunStep implements DrawingStep {
   readonly index: number;
   readonly metrics: Record<string, number> = {};
   readonly kept: Forest = [];
@@ -197,10 +292,15 @@ class RunStep implements Step {
     });
   }
 
+  draw(count: number): number[] {
+    return this.stage.draw(count);
+  }
+
   lr(): number {
     if (this.rate === undefined) {
       const { recipe } = this.stage.shared;
-      const at = { step: this.index, before: this.fractionBefore, now: this.stage.fraction };
+      const step = this.index - this.stage.position.samplingSteps;
+      const at = { step, before: this.fractionBefore, now: this.stage.fraction };
       this.rate = recipe.lr * learningRateFactor(recipe.schedule, recipe.budget, at);
     }
     return this.rate;
@@ -224,7 +324,7 @@ class RunStep implements Step {
     if (strange !== undefined) {
       const ids = [...this.timesSeen.keys()];
       const shown = ids.slice(0, 8).join(", ") + (ids.length > 8 ? `, and ${ids.length - 8} more` : "");
-      throw new UserError(
+      throw new DivergedError(
         `${strange} is ${metrics[strange]} (problems: ${shown || "none"}); try a lower learning rate`,
       );
     }
@@ -254,33 +354,39 @@ class RunStep implements Step {
   }
 }
 
+/** Of how many steps a stage consists, where that is known. */
+function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
+  if (stopAt !== undefined && stopAt >= 1) return stopAt;
+  return budget.kind === "steps" ? Math.ceil(budget.amount * (stopAt ?? 1)) : undefined;
+}
+
 /**
  * The order in which a stage sees problems, a function of its seed alone: a fresh permutation of a finite split for every epoch;
  * of an endless one, consecutive problems from a random place.
  */
-class ProblemOrder {
-  private readonly source: ProblemSource;
+class Order {
+  readonly size: number;
   private readonly seed: string;
   private readonly offset: number;
   private epoch = -1;
   private permutation: number[] = [];
 
-  constructor(source: ProblemSource, seed: string) {
-    if (source.size === 0) throw new UserError("the training split has no problems");
-    this.source = source;
+  constructor(size: number, seed: string) {
+    this.size = size;
     this.seed = seed;
     this.offset = new RandomStream(`${seed}/start`).below(2 ** 24);
   }
 
-  at(cursor: number): Problem {
-    const { size } = this.source;
-    if (size === Infinity) return this.source.at(this.offset + cursor);
+  /** The index of the item that comes after `cursor` others. */
+  at(cursor: number): number {
+    const { size } = this;
+    if (size === Infinity) return this.offset + cursor;
     const epoch = Math.floor(cursor / size);
     if (epoch !== this.epoch) {
       const identity = Array.from({ length: size }, (_, i) => i);
       this.permutation = new RandomStream(`${this.seed}/epoch ${epoch}`).shuffle(identity);
       this.epoch = epoch;
     }
-    return this.source.at(this.permutation[cursor % size]);
+    return this.permutation[cursor % size];
   }
 }

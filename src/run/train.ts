@@ -2,12 +2,15 @@ import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
 import type { Engine, Model, Policy, TokenCounts } from "../engine/types.ts";
-import { UserError } from "../errors.ts";
+import { DivergedError, UserError } from "../errors.ts";
 import { allProblems } from "../task/leaks.ts";
 import { checkPrograms } from "../task/program.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
+import { type Best, bestOf, sparedCheckpoints } from "./best.ts";
+import { Boundary } from "./boundary.ts";
 import {
+  checkpointName,
   latestCheckpoint,
   modelDir,
   pruneCheckpoints,
@@ -18,11 +21,14 @@ import {
   writeCheckpoint,
 } from "./checkpoint.ts";
 import { RunCounters } from "./counters.ts";
+import { readCurve } from "./curve.ts";
 import { currentEnvironment, environmentDifference } from "./environment.ts";
+import { cutBackEvaluated, Evaluator } from "./evaluator.ts";
 import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
 import { createSpec, modelFolder } from "./models.ts";
 import { checkCapabilities, checkProblems } from "./preflight.ts";
+import { type TrainingProblems, trainingProblems } from "./profile.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
 import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml, type StageRecipe } from "./recipe.ts";
 import { RunStage } from "./stage.ts";
@@ -46,6 +52,10 @@ export interface RunResult {
   stages: { name: string; steps: number; metrics: Record<string, unknown> }[];
   counts: TokenCounts;
   engineSeconds: number;
+  /** The best checkpoint, where the recipe says by what. */
+  best?: Best;
+  /** The marks that were passed. */
+  marks?: NonNullable<RunState["marks"]>;
 }
 
 /** The policy that holds the weights with which a stage began. */
@@ -55,6 +65,7 @@ const beginning: RunState = {
   stage: 0,
   step: 0,
   totalSteps: 0,
+  samplingSteps: 0,
   cursor: 0,
   counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 },
   engineSeconds: 0,
@@ -72,10 +83,11 @@ export async function train(recipe: Recipe, options: TrainOptions = {}): Promise
     );
   }
   return withRun(recipe, options, async (run) => {
-    await run.prepare(beginning, undefined);
+    const state = run.beginning();
+    await run.prepare(state, undefined);
     const record = { ...run.record(), baseDir: recipe.baseDir, recipe: recipeTable(recipe) };
     const folder = RunFolder.create(dir, recipeToml(recipe), record);
-    return run.go(folder, structuredClone(beginning), undefined);
+    return run.go(folder, state, undefined);
   });
 }
 
@@ -104,21 +116,23 @@ export async function resume(dir: string, options: ResumeOptions = {}): Promise<
       progress.note(text);
       setAside(folder.checkpoints, name);
     });
-    const state = found?.state ?? structuredClone(beginning);
     if (found === undefined) progress.note("no checkpoint yet: starting from the beginning");
-    if (state.stage === recipe.stages.length) {
-      progress.note(`${folder.dir} is complete: all ${state.totalSteps} steps are done`);
-      return resultOf(folder, recipe, state, true);
+    if (found?.state.stage === recipe.stages.length) {
+      progress.note(`${folder.dir} is complete: all ${found.state.totalSteps} steps are done`);
+      return resultOf(folder, recipe, found.state, true);
     }
     return await withRun(recipe, options, async (run) => {
+      const state = found?.state ?? run.beginning();
+      if (before.profile !== run.record().profile) {
+        throw new UserError(
+          `${recipe.profile} is not as it was when ${folder.dir} began, and its problems were chosen by it; put it back, or start a new run`,
+        );
+      }
       await run.prepare(state, { folder, checkpoint: found?.path });
       checkEnvironment(folder, before, run.record(), options.force === true, progress);
-      folder.cutBack(
-        state.sizes,
-        recipe.stages.map((stage) => stage.name),
-        state.stage,
-        state.step,
-      );
+      const names = recipe.stages.map((stage) => stage.name);
+      folder.cutBack(state.sizes, names, state.stage, state.step);
+      cutBackEvaluated(folder.dir, state, names);
       return run.go(folder, state, found?.name);
     });
   } finally {
@@ -157,7 +171,8 @@ async function withRun(
   try {
     checkCapabilities(recipe, engine.capabilities());
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
-    run = new Run(recipe, options, engine, task);
+    const training = await trainingProblems(recipe, task);
+    run = new Run(recipe, options, engine, task, training, await Evaluator.open(recipe, task));
     return await work(run);
   } finally {
     await run?.close();
@@ -177,15 +192,26 @@ class Run {
   private readonly options: TrainOptions;
   private readonly engine: Engine;
   private readonly task: Task;
+  private readonly training: TrainingProblems;
+  private readonly evaluator: Evaluator | undefined;
   private model: Model | undefined;
   /** Whether the open model holds the weights with which its stage began. */
   private hasStart = false;
 
-  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task) {
+  constructor(
+    recipe: Recipe,
+    options: TrainOptions,
+    engine: Engine,
+    task: Task,
+    training: TrainingProblems,
+    evaluator: Evaluator | undefined,
+  ) {
     this.recipe = recipe;
     this.options = options;
     this.engine = engine;
     this.task = task;
+    this.training = training;
+    this.evaluator = evaluator;
   }
 
   async close(): Promise<void> {
@@ -193,14 +219,28 @@ class Run {
     await this.task.close();
   }
 
-  record(): Pick<RunRecord, "environment"> {
-    return { environment: currentEnvironment(this.model?.info.plan ?? "") };
+  record(): Pick<RunRecord, "environment" | "profile"> {
+    return {
+      environment: currentEnvironment(this.model?.info.plan ?? ""),
+      profile: this.training.profile?.sha256,
+    };
+  }
+
+  /** The state before the first step, in which what a profile cost is counted. */
+  beginning(): RunState {
+    const cost = this.training.profile?.cost;
+    const state = structuredClone(beginning);
+    if (cost === undefined) return state;
+    Object.assign(state.counts, { generated: cost.generated, prefilled: cost.prefilled });
+    return { ...state, engineSeconds: cost.seconds };
   }
 
   /** Opens the model with which the run goes on, and checks the problems against it. */
   async prepare(state: RunState, at: StartingPoint | undefined): Promise<void> {
-    const source = await this.task.problems("train");
-    checkProblems(this.recipe, this.task, source, await this.openModel(state, at));
+    const { source } = this.training;
+    const model = await this.openModel(state, at);
+    checkProblems(this.recipe, this.task, source, model);
+    this.evaluator?.check(model);
     if (at === undefined) await checkPrograms(this.task, allProblems(source) ?? []);
   }
 
@@ -245,6 +285,16 @@ class Run {
       if (at?.checkpoint === undefined) throw new Error(`stage ${stage.name} has no checkpoint to begin from`);
       return modelDir(at.checkpoint);
     }
+    if (stage.from === "previous-best") {
+      const best = state.best?.[this.recipe.stages[state.stage - 1].name];
+      if (best === undefined || at === undefined) throw new Error(`stage ${stage.name} has no best to begin from`);
+      const path = join(at.folder.checkpoints, best.checkpoint);
+      const found = await readCheckpoint(path);
+      if (typeof found === "string") {
+        throw new UserError(`${path} is damaged (${found}), and stage ${stage.name} begins with it; start a new run`);
+      }
+      return modelDir(path);
+    }
     const end = state.stageEnds[stage.from];
     return end === undefined || at === undefined ? modelFolder(stage.from) : modelDir(join(at.folder.checkpoints, end));
   }
@@ -258,22 +308,35 @@ class Run {
     const interrupted = () => options.signal?.aborted === true;
     let where = () => "";
     try {
-      const source = await task.problems("train");
+      const { source, profile } = this.training;
       const names = recipe.stages.map((stage) => stage.name);
       const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
       progress.note(this.openedModel().info.plan);
+      if (profile !== undefined) progress.note(profile.text);
+      progress.curve(readCurve(folder.dir), bestOf(recipe, state));
       let newest = checkpoint;
       while (state.stage < recipe.stages.length) {
         const current = recipe.stages[state.stage];
         const model = this.openedModel();
         counters.attach(model);
-        if (state.step === 0) {
+        // The first stage's budget includes what came before it, a profile's cost.
+        if (state.step === 0 && state.stage > 0) {
           state.atStageStart = { generated: counters.now().generated, engineSeconds: counters.engineSeconds };
         }
         const save = async () => {
           progress.activity("save");
           newest = await this.save(folder, state, counters);
         };
+        const boundary = new Boundary({
+          recipe,
+          evaluator: this.evaluator,
+          dir: folder.dir,
+          model,
+          counters,
+          progress,
+          state,
+          interrupted,
+        });
         const stage: RunStage = new RunStage({
           recipe: current,
           seed: recipe.seed,
@@ -284,27 +347,30 @@ class Run {
           journal,
           counters,
           progress,
-          position: { step: state.step, cursor: state.cursor, atStart: state.atStageStart },
+          position: {
+            step: state.step,
+            samplingSteps: state.samplingSteps,
+            cursor: state.cursor,
+            atStart: state.atStageStart,
+          },
+          place: { position: state.stage + 1, of: recipe.stages.length },
           interrupted,
           startPolicy: () => this.startPolicy(folder, state, model),
-          onStep: async ({ last }) => {
+          ended: () => boundary.outOfPatience,
+          onStep: async ({ metrics }) => {
             state.step = stage.position.step;
+            state.samplingSteps = stage.position.samplingSteps;
             state.cursor = stage.position.cursor;
             state.totalSteps++;
-            if (!last && (interrupted() || state.step % recipe.checkpoint.every === 0)) await save();
+            if (await boundary.leave(stage, metrics)) await save();
           },
         });
         where = () => stage.where ?? `stage ${stage.name}`;
-        progress.stage({
-          name: stage.name,
-          position: state.stage + 1,
-          of: recipe.stages.length,
-          totalSteps: totalSteps(current),
-        });
+        if (await boundary.enter(stage)) await save();
         await current.run(stage);
-        if (!stage.over && interrupted()) return resultOf(folder, recipe, state, false);
+        if (interrupted() && (!stage.over || boundary.pending(stage))) return resultOf(folder, recipe, state, false);
         state.stageEnds[stage.name] = checkpointName(state);
-        Object.assign(state, { stage: state.stage + 1, step: 0, cursor: 0 });
+        Object.assign(state, { stage: state.stage + 1, step: 0, samplingSteps: 0, cursor: 0 });
         await save();
         removeCheckpoint(join(folder.dir, "snapshots"), stage.name);
         if (state.stage === recipe.stages.length) break;
@@ -316,7 +382,8 @@ class Run {
       folder.log(error instanceof Error ? (error.stack ?? error.message) : String(error));
       if (!(error instanceof UserError)) throw error;
       const place = where();
-      throw new UserError(
+      const Kind = error instanceof DivergedError ? DivergedError : UserError;
+      throw new Kind(
         `${place === "" ? "" : `${place}: `}${error.message} (kept in ${folder.dir} up to the last checkpoint; \`rifft resume\` continues it)`,
       );
     } finally {
@@ -337,9 +404,7 @@ class Run {
     state.sizes = folder.sync();
     const name = checkpointName(state);
     await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.openedModel().save(dir));
-    const later = this.recipe.stages.slice(state.stage).map((stage) => stage.from);
-    const needed = later.flatMap((from) => (from in state.stageEnds ? [state.stageEnds[from]] : []));
-    pruneCheckpoints(folder.checkpoints, this.recipe.checkpoint.keep, new Set(needed));
+    pruneCheckpoints(folder.checkpoints, this.recipe.checkpoint.keep, sparedCheckpoints(this.recipe, state));
     return name;
   }
 
@@ -357,15 +422,6 @@ class Run {
   }
 }
 
-function checkpointName(state: RunState): string {
-  return `step-${String(state.totalSteps).padStart(8, "0")}`;
-}
-
-function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
-  if (stopAt !== undefined && stopAt >= 1) return stopAt;
-  return budget.kind === "steps" ? Math.ceil(budget.amount * (stopAt ?? 1)) : undefined;
-}
-
 function resultOf(folder: RunFolder, recipe: Recipe, state: RunState, complete: boolean): RunResult {
   const last = folder.lastMetrics();
   return {
@@ -377,6 +433,8 @@ function resultOf(folder: RunFolder, recipe: Recipe, state: RunState, complete: 
     }),
     counts: state.counts,
     engineSeconds: state.engineSeconds,
+    best: bestOf(recipe, state),
+    marks: state.marks,
   };
 }
 

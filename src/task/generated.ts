@@ -13,8 +13,6 @@ export interface Generator {
   seed: number;
   /** Makes `train` finite, its texts distinct; endless when absent. */
   limit?: number;
-  /** Training problems for which it is false are left out; `limit` counts them all the same. */
-  keep?(problem: Problem): boolean;
   /** A problem from a random stream's key; its text is in `data.text`. */
   make(id: string, key: string): Problem;
   prompt: string;
@@ -26,14 +24,12 @@ export interface Generator {
  * is in two splits. `dev` and `test` are up to 1,000 distinct problems each, the same for every seed; `train` depends on the seed.
  */
 export function generatedTask(generator: Generator): TaskDefinition {
-  const { name, seed, limit, keep = () => true } = generator;
+  const { name, seed, limit } = generator;
   return {
     name,
     splits: {
       train:
-        limit === undefined
-          ? endless(generator, keep)
-          : async () => distinct(generator, "train", `${name}/${seed}`, limit).filter(keep),
+        limit === undefined ? endless(generator) : async () => distinct(generator, "train", `${name}/${seed}`, limit),
       dev: async () => distinct(generator, "dev", name, HELD_OUT).map(undemonstrated),
       test: async () => distinct(generator, "test", name, HELD_OUT).map(undemonstrated),
     },
@@ -42,14 +38,14 @@ export function generatedTask(generator: Generator): TaskDefinition {
   };
 }
 
-function endless(generator: Generator, keep: (problem: Problem) => boolean): ProblemSource {
+function endless(generator: Generator): ProblemSource {
   const { name, seed } = generator;
   return {
     size: Infinity,
     at(index) {
       for (let attempt = 0; attempt < PATIENCE; attempt++) {
         const problem = generator.make(`${name}-train-${index}`, `${name}/${seed}/train/${index}/${attempt}`);
-        if (splitOf(problem) === "train" && keep(problem)) return problem;
+        if (splitOf(problem) === "train") return problem;
       }
       throw new UserError(`${name}: its options leave no training problem; allow more levels or larger numbers`);
     },

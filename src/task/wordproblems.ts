@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { RandomStream } from "../engine/random.ts";
 import { generatedTask } from "./generated.ts";
-import { FORMS, gradeResponse } from "./grading.ts";
+import { FORMS } from "./grading.ts";
 import type { Grading, Problem, TaskDefinition } from "./types.ts";
 
 /**
@@ -18,8 +18,6 @@ export const wordProblemOptions = z.strictObject({
   hasty: z.number().min(0).max(1).default(0.65),
   /** This many training problems, all of them demonstrated; endless when absent. */
   demonstrations: z.int().positive().optional(),
-  /** Leaves out the training problems whose demonstration gives the wrong answer. */
-  accepted: z.boolean().default(false),
   /** No value along the way is larger. */
   max: z.int().min(20).max(999).default(60),
   prompt: z.enum(["text", "chat"]).default("text"),
@@ -232,9 +230,6 @@ export function wordProblems(options: WordProblemOptions, runSeed: number): Task
     name: "wordproblems",
     seed: options.seed ?? runSeed,
     limit: options.demonstrations,
-    keep: (problem) =>
-      !options.accepted ||
-      problem.demonstrations?.every((text) => gradeResponse(problem, text, grading).strict.equal) === true,
     make: (id, key) => wordProblem(id, key, options),
     prompt: options.prompt,
     grading,

@@ -23,6 +23,7 @@ for (;;) {
     stage: 0,
     step,
     totalSteps: step,
+    samplingSteps: 0,
     cursor: 3 * step,
     counts: { generated: step, prefilled: 0, scored: 0, trained: 0 },
     engineSeconds: 0,

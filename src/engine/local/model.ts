@@ -99,7 +99,7 @@ export class LocalModel implements Model {
     this.trained = lora ? { scale: lora.alpha / lora.rank, targets } : spec.train === "full" ? "full" : "none";
     this.merge = lora ? mergeSession(runtime, config, lora.alpha / lora.rank, targets) : null;
     this.parameters = new Parameters(parameterShapes(files, spec, targets));
-    this.initialise();
+    this.initialise(files);
     this.trainer = new Trainer(runtime, config, this.trained, spec.heads ?? [], plan);
     this.rank = lora?.rank ?? 0;
     this.decoder = new LocalDecoder(config, this.trainer.pass, plan.decoder, this.rank);
@@ -212,6 +212,14 @@ export class LocalModel implements Model {
 
   save(dir: string): Promise<void> {
     return this.exclusive(() => saveState(dir, this.parameters));
+  }
+
+  reset(): Promise<void> {
+    return this.exclusive(async () => {
+      this.parameters.reset();
+      this.initialise(this.spec.train === "full" ? await this.readBase() : this.files);
+      this.changed();
+    });
   }
 
   load(from: { dir: string; optimizer: boolean }): Promise<void> {
@@ -356,11 +364,11 @@ export class LocalModel implements Model {
   }
 
   /** Adapters: a uniform in +-1/sqrt(in), b zero (Hu et al. 2021 as `peft` does it). Heads: normal. Everything else: the base's own. */
-  private initialise(): void {
+  private initialise(files: ModelFiles): void {
     const { spec, parameters } = this;
     const random = new RandomStream(`${spec.seed ?? 0}/initial weights`);
     if (spec.train === "full") {
-      new BaseWeights(this.files, false).copyTo(parameters.values);
+      new BaseWeights(files, false).copyTo(parameters.values);
     }
     for (const { name, dims, group } of parameters.entries) {
       const values = parameters.value(name);

@@ -72,6 +72,15 @@ export class Parameters {
     this.touched = false;
   }
 
+  /** Values, gradients and moments as they are in new parameters. */
+  reset(): void {
+    this.values.fill(0);
+    this.discard();
+    this.moments?.first.fill(0);
+    this.moments?.second.fill(0);
+    this.step = 0;
+  }
+
   /** A parameter's part of an arena in this layout, such as a snapshot. */
   view(arena: Float32Array, name: string): Float32Array {
     const entry = this.byName.get(name);

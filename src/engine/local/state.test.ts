@@ -52,6 +52,21 @@ describe.each(trainings)("saved and continued, %s", (name, trained) => {
     expect(again.parameters.step).toBe(4);
   });
 
+  test("reset, it trains bit by bit as a new one", async () => {
+    const model = await engine.create(spec);
+    const initial = model.parameters.values.slice();
+    const norms = await train(model, [0, 1]);
+    await model.reset();
+    expect(sameBits(model.parameters.values, initial)).toBe(true);
+    const request = { prefix: randomTokens("prompt", 4), n: 1, maxTokens: 6, temperature: 0, stop: [], key: "" };
+    const fresh = await engine.create(spec);
+    expect(await model.sample([request])).toEqual(await fresh.sample([request]));
+    expect(await train(model, [0, 1])).toEqual(norms);
+    await train(fresh, [0, 1]);
+    expect(sameBits(model.parameters.values, fresh.parameters.values)).toBe(true);
+    expect(sameBits(model.parameters.adam().second, fresh.parameters.adam().second)).toBe(true);
+  });
+
   test("without moments the weights go on and the optimizer starts afresh", async () => {
     const dir = join(folder, `${name} weights`);
     const model = await engine.create(spec);

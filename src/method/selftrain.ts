@@ -1,0 +1,189 @@
+import { z } from "zod";
+import { sequenceTree } from "../forest/build.ts";
+import type { Forest, Segment } from "../forest/types.ts";
+import { UserError } from "../errors.ts";
+import type { Tokenizer } from "../model/types.ts";
+import { sampleGroups } from "../rollout/single.ts";
+import { encodePrompt } from "../task/prompt.ts";
+import { solved } from "../task/solved.ts";
+import type { Problem } from "../task/types.ts";
+import { demonstrationTree } from "./demonstrations.ts";
+import { rewardMetrics, sampleMetrics } from "./diagnostics.ts";
+import { sftRowLength, supervisedUpdate } from "./sft.ts";
+import type { DataStage } from "./stage.ts";
+import { optimizerSettings } from "./update.ts";
+
+/** Defaults are those of ReFT's offline self-training (arXiv 2401.08967, section 4.2, and its scripts). */
+export const selftrainSettings = z.strictObject({
+  /** Problems a step of sampling. */
+  prompts: z.int().positive().default(8),
+  /** Samples a problem. */
+  samples: z.int().positive().default(100),
+  temperature: z.number().positive().default(1),
+  maxTokens: z.int().positive().default(1024),
+  topP: z.number().positive().max(1).default(1),
+  topK: z.int().min(0).default(50),
+  /** Sampling stops after the step that brings it to so many generated tokens; problems not reached have no samples. */
+  sampleTokens: z.int().positive().optional(),
+  /** Correct responses of a problem, all different, that are trained on at most. */
+  keep: z.int().positive().default(10),
+  /** How often each demonstration stands among the examples: 0 for never, 2 as in the authors' data. */
+  demonstrations: z.int().min(0).max(2).default(1),
+  /** The weights that are trained: the base's, or those that the samples came from. */
+  restart: z.enum(["base", "stage-start"]).default("base"),
+  /** Examples a step of training. */
+  batch: z.int().positive().default(48),
+  ...optimizerSettings({ lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
+});
+export type SelftrainSettings = z.infer<typeof selftrainSettings>;
+
+/**
+ * Offline self-training: the policy with which the stage begins answers every training question many times, and a model is
+ * fine-tuned on the answers that are right, beside the demonstrations (rejection-sampling fine-tuning; ReFT's "Offline-ST").
+ */
+export async function selftrain(stage: DataStage, settings: SelftrainSettings): Promise<void> {
+  const { model, tokenizer, task } = stage;
+  const textOf = (tokens: Int32Array) => tokenizer.decode(tokens);
+
+  if (settings.demonstrations > 0 && stage.source.size === Infinity) {
+    throw new UserError(
+      "`demonstrations`: the training split has no end, so all of them cannot be trained on; set demonstrations = 0, or make the split finite",
+    );
+  }
+
+  // 1. Sample responses to the training questions, and grade them.
+  for await (const step of stage.sampling({ problems: settings.prompts, generatedTokens: settings.sampleTokens })) {
+    const problems = step.problems(settings.prompts);
+    const questions = problems.map((problem, q) => ({
+      id: `${stage.name}/${step.index}/${q}`,
+      problem: problem.id,
+      prompt: encodePrompt(tokenizer, problem),
+      key: step.key(problem),
+    }));
+    const { forest, responses } = await step.time("sample", () =>
+      sampleGroups(model, questions, { ...settings, stop: task.stop }),
+    );
+    const items = problems.flatMap((problem, q) => responses[q].map((response) => ({ problem, response })));
+    const grades = await step.time("grade", () => step.grade(items));
+    forest.forEach((tree, q) =>
+      tree.segments.slice(1).forEach((leaf, i) => {
+        const { reward, parts } = grades[q * settings.samples + i];
+        leaf.outcome = { ...parts, reward };
+      }),
+    );
+    step.log({ ...rewardMetrics(grades), ...sampleMetrics(forest), ...countOf(selection(forest, textOf, settings)) });
+    step.keep(forest);
+  }
+
+  // 2. Keep correct responses, up to so many different ones a question, and add the demonstrations.
+  const sampled = stage.sampled();
+  if (sampled === undefined) return;
+  let samplingSteps = 0;
+  const selected: Selected[] = [];
+  for (const forest of sampled) {
+    selected.push(...selection(forest, textOf, settings));
+    samplingSteps++;
+  }
+  if (!selected.some(({ kept }) => kept.length > 0)) {
+    throw new UserError(
+      `none of the samples of ${selected.length} questions is right: there is nothing to learn from; begin from a better policy, sample more, or give easier problems`,
+    );
+  }
+  const examples = [
+    ...selected.flatMap(examplesOf),
+    ...demonstrationExamples(stage, selected, settings.demonstrations),
+  ];
+
+  // 3. Fine-tune on all of them.
+  if (settings.restart === "base") await stage.restart();
+  for await (const step of stage.stepsOver(examples.length)) {
+    if (step.index === samplingSteps) step.log({ ...countOf(selected), examples: examples.length });
+    const batch = step.draw(settings.batch).map((number, i) => {
+      const { problem, prompt, target } = examples[number];
+      return sequenceTree({ id: `${stage.name}/${step.index}/${i}`, problem }, prompt, target);
+    });
+    await supervisedUpdate(model, step, batch, settings);
+  }
+}
+
+/** What is left of a question's samples. */
+export interface Selected {
+  problem: string;
+  prompt: Int32Array;
+  /** How many different correct responses there were. */
+  unique: number;
+  /** The first of them, tokens as they were sampled. */
+  kept: Int32Array[];
+  /** Their texts without blanks at the ends. */
+  texts: Set<string>;
+}
+
+/**
+ * Of each question's samples (segments 1 to n, graded) the correct ones, in the order they were drawn; of those with the same
+ * text, blanks at its ends aside, the first; of these the first `keep`.
+ */
+export function selection(
+  forest: Forest,
+  textOf: (tokens: Int32Array) => string,
+  { keep }: { keep: number },
+): Selected[] {
+  return forest.map(({ problem, segments: [prompt, ...samples] }) => {
+    const unique = new Map<string, Int32Array>();
+    for (const { tokens } of samples.filter(isCorrect)) {
+      const text = textOf(tokens).trim();
+      if (!unique.has(text)) unique.set(text, tokens);
+    }
+    const kept = [...unique].slice(0, keep);
+    return {
+      problem,
+      prompt: prompt.tokens,
+      unique: unique.size,
+      kept: kept.map(([, tokens]) => tokens),
+      texts: new Set(kept.map(([text]) => text)),
+    };
+  });
+}
+
+const isCorrect = ({ outcome: { reward = 0, ...parts } = {} }: Segment) => solved({ reward, parts });
+
+/** Over questions: the share without a correct response, how many different ones there were, and how many are kept. */
+function countOf(selected: Selected[]): Record<string, number> {
+  const sum = (count: (one: Selected) => number) => selected.reduce((total, one) => total + count(one), 0);
+  return {
+    unsolved: sum(({ unique }) => Number(unique === 0)) / selected.length,
+    unique: sum(({ unique }) => unique),
+    kept: sum(({ kept }) => kept.length),
+  };
+}
+
+/** A prompt and what is trained to follow it, its end included. */
+interface Example {
+  problem: string;
+  prompt: Int32Array;
+  target: Int32Array;
+}
+
+const examplesOf = ({ problem, prompt, kept }: Selected): Example[] =>
+  kept.map((target) => ({ problem, prompt, target }));
+
+/** Every demonstration `times` over, once less where a response with its text is kept. */
+function demonstrationExamples({ source, model }: DataStage, selected: Selected[], times: number): Example[] {
+  if (times === 0) return [];
+  const texts = new Map(selected.map((one) => [one.problem, one.texts]));
+  const examples: Example[] = [];
+  for (let i = 0; i < source.size; i++) {
+    const problem = source.at(i);
+    for (const text of problem.demonstrations ?? []) {
+      const [prompt, target] = demonstrationTree(model, "", problem, text).segments.map(({ tokens }) => tokens);
+      const copies = times - Number(texts.get(problem.id)?.has(text.trim()) ?? false);
+      for (let copy = 0; copy < copies; copy++) examples.push({ problem: problem.id, prompt, target });
+    }
+  }
+  return examples;
+}
+
+/** Tokens of the longest row that a problem makes for certain. */
+export function selftrainRowLength(tokenizer: Tokenizer, problem: Problem, settings: SelftrainSettings): number {
+  const demonstrated = settings.demonstrations > 0 && (problem.demonstrations ?? []).length > 0;
+  return demonstrated ? sftRowLength(tokenizer, problem) : encodePrompt(tokenizer, problem).length + 1;
+}
