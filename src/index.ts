@@ -27,12 +27,17 @@ export type {
   Grading,
   Problem,
   ProblemSource,
+  ProgramResult,
+  ProgramSettings,
   Prompt,
   Reward,
   Split,
   Task,
   TaskDefinition,
 } from "./task/types.ts";
+
+// Programs that a model wrote.
+export { openSandbox, type Outcome, type Sandbox, type SandboxOptions } from "./sandbox/index.ts";
 
 // Models: files in, and from the Hub.
 export { loadModelFiles } from "./model/load.ts";

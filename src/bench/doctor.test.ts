@@ -19,6 +19,11 @@ describe("the machine", () => {
     expect(check("node", {}, "24.0.0")?.ok).toBe(true);
   });
 
+  test("what runs programs, and what this Node does not protect", () => {
+    expect(check("programs")).toMatchObject({ ok: true, detail: expect.stringMatching(/pyodide/) });
+    expect(check("programs", {}, "22.0.0")?.detail).toMatch(/does not cover the network/);
+  });
+
   test("a token's presence is told, never the token", () => {
     const secret = { HF_TOKEN: "hf_verysecret" };
     expect(check("Hub token", secret)).toMatchObject({ ok: true, detail: "HF_TOKEN is set" });

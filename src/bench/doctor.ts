@@ -3,6 +3,7 @@ import { availableParallelism, cpus, release } from "node:os";
 import { rifftVersion } from "../run/environment.ts";
 import { library } from "../runtime/library.ts";
 import { memory } from "../runtime/index.ts";
+import { nodeProtection, pyodideFolder } from "../sandbox/index.ts";
 import { selfTests, type TestResult } from "./selftest.ts";
 
 export interface Check {
@@ -55,6 +56,7 @@ export function machineChecks(env: NodeJS.ProcessEnv = process.env, nodeVersion 
     fact("platform", `${process.platform} ${process.arch}, ${release()}`),
     fact("processor", `${processor?.model.trim() ?? "unknown"}, ${availableParallelism()} threads`),
     checkLibrary(),
+    checkPrograms(nodeVersion),
     {
       name: "memory",
       ok: available >= LEAST_MEMORY,
@@ -75,6 +77,23 @@ function checkNode(version: string): Check {
     detail: version,
     ...(!ok && { advice: `install Node ${OLDEST_NODE.join(".")} or later` }),
   };
+}
+
+/** What runs programs, and what of its protection this Node lacks. */
+function checkPrograms(version: string): Check {
+  const name = "programs";
+  try {
+    const folder = pyodideFolder();
+    const { weaker } = nodeProtection(version);
+    return { name, ok: true, detail: [`Python in WebAssembly, ${folder}`, ...weaker].join("; ") };
+  } catch (error) {
+    return {
+      name,
+      ok: false,
+      detail: messageOf(error),
+      advice: "reinstall with `npm ci`; tasks of text work without it",
+    };
+  }
 }
 
 function checkLibrary(): Check {

@@ -12,6 +12,7 @@ import { listCheckpoints, modelDir } from "../run/checkpoint.ts";
 import { number } from "../run/format.ts";
 import { parseRecipe, type Recipe } from "../run/recipe.ts";
 import { resume, train } from "../run/train.ts";
+import { openSandbox } from "../sandbox/index.ts";
 import { startBenchProcess } from "./child.ts";
 import { openModel } from "./model.ts";
 import { BandwidthProbe, GemmProbe } from "./probes.ts";
@@ -36,7 +37,29 @@ export const selfTests: { name: string; advice: string; run(): Promise<TestResul
     run: killAndResume,
   },
   { name: "floors", advice: WRONG_NUMBERS, run: floors },
+  {
+    name: "programs",
+    advice: "do not run tasks of programs here (tasks of text are not concerned), and report this block",
+    run: programs,
+  },
 ];
+
+/** A program runs, and one that asks for the host is stopped. */
+async function programs(): Promise<TestResult> {
+  const sandbox = openSandbox({ workers: 1 });
+  try {
+    const [sum, host] = await sandbox.run([
+      "def solution():\n    return math.prod([6, 7])",
+      'def solution():\n    import os\n    return os.system("true")',
+    ]);
+    return {
+      ok: sum.number === 42 && host.failure !== undefined,
+      detail: `${sum.text ?? sum.failure}; ${host.failure}`,
+    };
+  } finally {
+    await sandbox.close();
+  }
+}
 
 function tinyModel(train: "none" | "full"): LocalModel {
   const random = new RandomStream("doctor");

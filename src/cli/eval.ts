@@ -104,7 +104,7 @@ async function sample(o: Options): Promise<void> {
   const status = new StatusLine();
   try {
     const problems = await takeProblems(task, o.split, o.limit);
-    checkGolds(task, problems);
+    await checkGolds(task, problems);
     const { checkpoint } = o;
     // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
@@ -157,7 +157,7 @@ async function regrade(o: Options, path: string): Promise<void> {
 async function validate(o: Options): Promise<void> {
   const task = await openTask(o);
   try {
-    const found = validateGolds(task, await takeProblems(task, o.split, o.limit));
+    const found = await validateGolds(task, await takeProblems(task, o.split, o.limit));
     if (found.unreadable.length > 0) process.exitCode = 1;
     const { mode, strict } = gradingSettings(task);
     printResult(o.json, { task: task.name, split: o.split, mode, strict, ...found }, () => {

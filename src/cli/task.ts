@@ -55,7 +55,7 @@ async function profile(reference: string, o: Options): Promise<void> {
   const status = new StatusLine();
   try {
     const problems = await takeProblems(task, "train", o.limit);
-    checkGolds(task, problems);
+    await checkGolds(task, problems);
     const { checkpoint } = o;
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const dir = o.out ?? (recipe === undefined ? join("runs", "profile") : join(model, "profile"));

@@ -4,6 +4,7 @@ import type { Tokenizer } from "../model/types.ts";
 import { responseRoom } from "../rollout/single.ts";
 import { gradeGold } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
+import { checkPrograms } from "../task/program.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
 import { gradeSample } from "./regrade.ts";
 import type { EvaluatedSample } from "./samples.ts";
@@ -133,8 +134,11 @@ export async function takeProblems(task: Task, split: Split, limit?: number): Pr
   return Array.from({ length: count }, (_, i) => source.at(i));
 }
 
-/** Throws a UserError for the first problem whose gold, stated as the prompt asks, does not grade equal to itself. */
-export function checkGolds(task: Task, problems: Problem[]): void {
+/**
+ * Throws a UserError for the first problem whose gold, stated as the prompt asks, does not grade equal to itself, and for the first
+ * whose gold program does not give the gold.
+ */
+export async function checkGolds(task: Task, problems: Problem[]): Promise<void> {
   if (task.grading === undefined) return;
   for (const problem of problems) {
     const { verdict, reason } = gradeGold(problem, task.grading);
@@ -143,4 +147,5 @@ export function checkGolds(task: Task, problems: Problem[]): void {
       `task ${task.name}: no rule can read the gold of problem ${problem.id}, ${JSON.stringify(problem.answer)} (${reason}): correct it, or leave the problem out; \`rifft eval --validate\` lists all such golds`,
     );
   }
+  await checkPrograms(task, problems);
 }

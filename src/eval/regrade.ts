@@ -1,27 +1,29 @@
 import { type GradedAnswer, isMode } from "../grade/index.ts";
 import { UserError } from "../errors.ts";
-import { type GradedProblem, gradeResponse } from "../task/grading.ts";
+import { type GradedProblem, gradeProgram, gradeResponse } from "../task/grading.ts";
 import { solved } from "../task/solved.ts";
-import type { Grade, Grading, Problem, Task } from "../task/types.ts";
+import type { Grade, Grading, Problem, ProgramResult, Task } from "../task/types.ts";
 import type { AnswerGrade, EvaluatedSample } from "./samples.ts";
 
-type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" | "solved" | "error">;
+type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" | "solved" | "error" | "program">;
 
 /** A response's verdicts and reward. */
 export async function gradeSample(task: Task, problem: Problem, response: string): Promise<Graded> {
   const [grade] = await task.grade([{ problem, response }]);
   if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade) };
-  const verdicts = verdictsOf(problem, response, task.grading);
+  const verdicts = verdictsOf(problem, response, task.grading, grade.program);
   return { ...verdicts, ...grade, solved: verdicts.strict.verdict === "equal" };
 }
 
-/** The strict and the flexible verdict on a response, as a samples file holds them. */
+/** The strict and the flexible verdict on a response, as a samples file holds them; where it is a program, on what that came to. */
 export function verdictsOf(
   problem: GradedProblem,
   response: string,
   grading: Grading,
+  program?: ProgramResult,
 ): Required<Pick<EvaluatedSample, "strict" | "flexible">> {
-  const { strict, flexible } = gradeResponse(problem, response, grading);
+  const { strict, flexible } =
+    program === undefined ? gradeResponse(problem, response, grading) : gradeProgram(problem, program, grading);
   return { strict: answerGrade(strict, response), flexible: answerGrade(flexible, response) };
 }
 
@@ -35,7 +37,8 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
       `sample ${sample.sample} of problem ${sample.problem} has no gold (its task has a reward of its own): it cannot be graded again`,
     );
   }
-  const verdicts = verdictsOf(problemOf(sample), sample.text, grading);
+  // A program is not run again: its answer is in the line.
+  const verdicts = verdictsOf(problemOf(sample), sample.text, grading, sample.program);
   const right = verdicts.strict.verdict === "equal";
   const own =
     Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;

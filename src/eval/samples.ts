@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
+import type { ProgramResult } from "../task/types.ts";
 
 /** How one answer of a response fared against the gold. */
 export interface AnswerGrade {
@@ -47,6 +48,8 @@ export interface EvaluatedSample {
   solved: boolean;
   /** Why grading failed: the reward threw or passed its deadline. */
   error?: string;
+  /** Of a response that is a program: what it came to. */
+  program?: ProgramResult;
 }
 
 const answerGradeSchema = z.strictObject({
@@ -75,6 +78,7 @@ export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject(
   parts: z.record(z.string(), z.number()),
   solved: z.boolean(),
   error: z.string().optional(),
+  program: z.strictObject({ answer: z.string().optional(), failure: z.string().optional() }).optional(),
 });
 
 /** A samples file as far as it was written. */

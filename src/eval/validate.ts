@@ -1,5 +1,6 @@
 import { UserError } from "../errors.ts";
 import { gradeGold } from "../task/grading.ts";
+import { failedPrograms } from "../task/program.ts";
 import type { Problem, Task } from "../task/types.ts";
 
 export interface GoldFinding {
@@ -19,8 +20,8 @@ export interface Validation {
   unreadable: GoldFinding[];
 }
 
-/** States every gold as the prompt asks and grades it against itself. A task with a reward of its own is a UserError. */
-export function validateGolds(task: Task, problems: Problem[]): Validation {
+/** States every gold as the prompt asks and grades it against itself, and runs gold programs. A task with a reward of its own is a UserError. */
+export async function validateGolds(task: Task, problems: Problem[]): Promise<Validation> {
   const { grading } = task;
   if (grading === undefined) {
     throw new UserError(`task ${task.name} has a reward of its own and no \`grading\`: its golds cannot be graded`);
@@ -35,6 +36,9 @@ export function validateGolds(task: Task, problems: Problem[]): Validation {
     }
     found.rules[rule] = (found.rules[rule] ?? 0) + 1;
     if (rule === "text") found.asText.push(finding);
+  }
+  for (const { problem, reason } of await failedPrograms(task, problems)) {
+    found.unreadable.push({ problem: problem.id, gold: problem.answer ?? "", rule: "program", reason });
   }
   return found;
 }

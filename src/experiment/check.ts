@@ -41,7 +41,7 @@ export async function checkQuestions(
     try {
       const tested = await takeProblems(task, test.split, test.limit);
       const chosenOn = tunes || curve !== undefined ? await takeProblems(task, dev.split, dev.limit) : [];
-      checkGolds(task, tested);
+      await checkGolds(task, tested);
       const questions = JSON.stringify([gradingSettings(task), tested, chosenOn]);
       if (first !== undefined && first.questions !== questions) {
         throw new UserError(

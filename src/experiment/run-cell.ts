@@ -102,7 +102,7 @@ async function evaluated(
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   try {
     const problems = await takeProblems(task, split, limit);
-    checkGolds(task, problems);
+    await checkGolds(task, problems);
     for (const mark of job.marks) {
       const model = await modelFolder(dir, mark);
       const measured = await measure({
@@ -143,7 +143,7 @@ async function profiled(
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   try {
     const problems = await takeProblems(task, "train", limit);
-    checkGolds(task, problems);
+    await checkGolds(task, problems);
     const model = profile.model ?? recipe.model;
     const from = profile.model === undefined ? undefined : { dir: await modelFolder(profile.model), optimizer: false };
     const measured = await measure({

@@ -40,7 +40,7 @@ export class Evaluator {
       if (!(error instanceof UserError)) throw error;
       throw new UserError(`\`eval.split\`: ${error.message}`);
     }
-    checkGolds(task, problems);
+    await checkGolds(task, problems);
     return new Evaluator(recipe, seed, task, problems);
   }
 

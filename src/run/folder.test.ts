@@ -173,6 +173,19 @@ describe("VerdictJournal", () => {
     again.close();
   });
 
+  test("what a program came to is kept: it is not run again", async () => {
+    const folder = create();
+    const results = [{ answer: "7" }, { failure: "the program takes longer than 2 s" }];
+    const items = results.map((_, sample) => ({ key: key(sample), response: `r${sample}` }));
+    const first = await new VerdictJournal(folder).grade(items, async () =>
+      results.map((program) => ({ reward: 0, parts: {}, program })),
+    );
+    const again = await new VerdictJournal(folder).grade(items, () => Promise.reject(new Error("run again")));
+    expect(again).toEqual(first);
+    expect(again.map(({ program }) => program)).toEqual(results);
+    folder.close();
+  });
+
   test("a verdict is not read for another response", async () => {
     asked = 0;
     const folder = create();

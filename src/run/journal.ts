@@ -14,6 +14,7 @@ const verdictSchema = z.object({
   reward: z.number(),
   parts: z.record(z.string(), z.number()),
   error: z.string().optional(),
+  program: z.strictObject({ answer: z.string().optional(), failure: z.string().optional() }).optional(),
 });
 
 export interface VerdictKey {
@@ -38,9 +39,12 @@ export class VerdictJournal {
   constructor(folder: RunFolder, from?: { stage: string; step: number }) {
     this.folder = folder;
     for (const line of folder.verdictLines()) {
-      const { response, reward, parts, error, ...key } = verdictSchema.parse(JSON.parse(line));
+      const { response, reward, parts, error, program, ...key } = verdictSchema.parse(JSON.parse(line));
       if (key.stage === from?.stage && key.step >= 0 && key.step < from.step) continue;
-      this.known.set(keyText(key), { response, grade: { reward, parts, error } });
+      this.known.set(keyText(key), {
+        response,
+        grade: { reward, parts, error, ...(program === undefined ? {} : { program }) },
+      });
     }
   }
 

@@ -3,6 +3,8 @@ import { join, resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
 import type { Engine, TokenCounts } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
+import { allProblems } from "../task/leaks.ts";
+import { checkPrograms } from "../task/program.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
 import { type Best, bestOf, choosesByTest, sparedCheckpoints } from "./best.ts";
@@ -236,6 +238,7 @@ class Run {
     const model = await this.model.open(state, at);
     checkProblems(this.recipe, this.task, source, model);
     this.evaluator?.check(model);
+    if (at === undefined) await checkPrograms(this.task, allProblems(source) ?? []);
   }
 
   /** Refuses a disk on which the run does not fit. */

@@ -1,7 +1,10 @@
+import { resolve } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
+import { pyodideFolder } from "../sandbox/index.ts";
 import { type DatasetPlace, findDataset, noSplit, splitFiles } from "./dataset.ts";
 import type { AnswerForm } from "./grading.ts";
+import { programLimits } from "./program.ts";
 import { type Question, questionOptions, questionTask } from "./questions.ts";
 import { readRows, type Row } from "./read.ts";
 import type { TaskDefinition } from "./types.ts";
@@ -24,32 +27,65 @@ export const benchmarkOptions = z.strictObject({
   ...questionOptions,
 });
 
-export const reftOptions = benchmarkOptions.extend({ prompt: z.enum([...prompts, "reft"]).default("chat") });
+export const reftOptions = benchmarkOptions.extend({
+  prompt: z.enum([...prompts, "reft"]).default("chat"),
+  /** What a response is: text that states the answer, or a Python program whose `solution()` gives it. */
+  format: z.enum(["text", "program"]).default("text"),
+  /** Of programs: the prompt gives the `def` line and the question as docstring. */
+  prefill: z.boolean().default(false),
+  programs: programLimits.optional(),
+});
 
 /** A task over a published set: `train` (less `dev`) is the training file, `test` the test file. */
 export function benchmarkTask(
   benchmark: Benchmark,
-  options: z.infer<typeof reftOptions>,
+  options: z.infer<typeof benchmarkOptions> & Partial<z.infer<typeof reftOptions>>,
   baseDir: string,
 ): Promise<TaskDefinition> {
+  const { format = "text", prefill = false, programs } = options;
+  if (format === "text" && (prefill || programs !== undefined)) {
+    throw new UserError(`task ${benchmark.name}: \`prefill\` and \`programs\` need \`format = "program"\``);
+  }
+  const wheels = programs?.wheels === undefined ? {} : { wheels: resolve(baseDir, programs.wheels) };
+  const program = format === "text" ? undefined : { prefill, limits: { ...programs, ...wheels } };
+  // Where there is no interpreter, that is said before any work.
+  if (program !== undefined) pyodideFolder();
   const at = findDataset(benchmark, options.path, baseDir);
   const read = (split: "train" | "test") => async () => {
-    const files = splitFiles(benchmark, at, split);
+    const files = splitFiles(benchmark, at, split, format);
     if (files === undefined) throw noSplit(benchmark, at, split);
     const rows: Row[] = [];
     for (const file of files) rows.push(...(await readRows(file)));
-    return rows.map((row, index) => benchmark.parse(row, index, split));
+    return rows.map((row, index) => {
+      const question = benchmark.parse(row, index, split);
+      checkFormat(question, format, row.place);
+      return question;
+    });
   };
   return questionTask(
     {
       name: benchmark.name,
       form: benchmark.form,
+      ...(program === undefined ? {} : { program }),
       ...(benchmark.testOnly === true ? {} : { train: read("train") }),
       test: read("test"),
     },
     options,
     baseDir,
   );
+}
+
+function checkFormat({ program, writtenReasoning }: Question, format: "text" | "program", place: string): void {
+  if (format === "text" && program !== undefined) {
+    throw new UserError(
+      `${place}: the demonstrations are Python programs; set \`format = "program"\`, or take chains of thought (ReFT's _nl.json files)`,
+    );
+  }
+  if (format === "program" && program === undefined && writtenReasoning !== undefined) {
+    throw new UserError(
+      `${place}: the demonstrations are chains of thought; \`format = "program"\` expects programs (ReFT's _python_sdp.json files)`,
+    );
+  }
 }
 
 /** A row by the first schema that fits. Throws a UserError that names the row's place and its fields. */

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
 import { localGrader } from "./local.ts";
+import { programGrader, programSettings } from "./program.ts";
 import type { Grader } from "./reward.ts";
 import type { Problem, ProblemSource, Split, Task, TaskDefinition } from "./types.ts";
 
@@ -26,13 +27,14 @@ const problemSchema: z.ZodType<Problem> = z.strictObject({
  * Makes a task ready for use. Without a `grader` the reward runs in this thread, where a synchronous endless loop cannot be ended;
  * `loadTask` gives task files one that can.
  */
-export function createTask(definition: TaskDefinition, grader: Grader = localGrader(definition)): Task {
+export function createTask(definition: TaskDefinition, grader: Grader = graderOf(definition)): Task {
   const opened = new Map<Split, Promise<ProblemSource>>();
   return {
     name: definition.name,
     stop: definition.stop ?? [],
     prompt: definition.prompt ?? "own",
     grading: definition.grading,
+    programs: definition.programs !== undefined,
     vocabulary: definition.vocabulary,
     problems(split) {
       let source = opened.get(split);
@@ -45,6 +47,12 @@ export function createTask(definition: TaskDefinition, grader: Grader = localGra
     grade: (items) => grader.grade(items),
     close: () => grader.close(),
   };
+}
+
+function graderOf(definition: TaskDefinition): Grader {
+  if (definition.programs === undefined) return localGrader(definition);
+  parseStrict(programSettings, definition.programs, `task ${definition.name}`, ["programs"]);
+  return programGrader(definition);
 }
 
 async function open(definition: TaskDefinition, split: Split): Promise<ProblemSource> {

@@ -46,17 +46,24 @@ export function findDataset(place: DatasetPlace, path: string | undefined, baseD
  * `<name>_nl.json` (train) and `<name>_test_set.json` (test); in the folder itself, else in its `main`, `default` or `data` folder.
  * A file serves as `test` where its name contains "test" or there is only test data, else as `train`. Undefined where there is none.
  */
-export function splitFiles(place: DatasetPlace, at: string, split: "train" | "test"): string[] | undefined {
+export function splitFiles(
+  place: DatasetPlace,
+  at: string,
+  split: "train" | "test",
+  format: "text" | "program" = "text",
+): string[] | undefined {
   if (place.testOnly === true && split === "train") return undefined;
   if (!statSync(at).isDirectory()) {
     const isTest = place.testOnly === true || /test/i.test(basename(at));
     return isTest === (split === "test") ? [at] : undefined;
   }
   const stems = [...(place.files?.[split] ?? []), split];
-  const reft = `${place.name}_${split === "train" ? "nl" : "test_set"}.json`;
+  const reft = `${place.name}_${split === "test" ? "test_set" : format === "program" ? "python_sdp" : "nl"}.json`;
   for (const folder of [".", ...(place.within ?? []), "main", "default", "data"].map((name) => join(at, name))) {
     if (!existsSync(folder) || !statSync(folder).isDirectory()) continue;
     const names = readdirSync(folder).sort();
+    // Other files have no programs.
+    if (format === "program" && names.includes(reft)) return [join(folder, reft)];
     for (const stem of stems) {
       const plain = DATA_EXTENSIONS.map((extension) => stem + extension).find((name) => names.includes(name));
       if (plain !== undefined) return [join(folder, plain)];

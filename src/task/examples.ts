@@ -26,7 +26,7 @@ const exampleRow = z.object({
 export async function readExamples(
   path: string,
   baseDir: string,
-  { form }: { form: AnswerForm },
+  { form, program }: { form: AnswerForm; program?: object },
   shots?: number,
 ): Promise<Example[]> {
   const rows = await readRows(resolve(baseDir, path));
@@ -40,7 +40,7 @@ export async function readExamples(
       throw new UserError(`${place}: expected the texts question and response, found the fields ${found}`);
     }
     const { strict } = FORMS[form];
-    if (extract(parsed.data.response, strict) === undefined) {
+    if (program === undefined && extract(parsed.data.response, strict) === undefined) {
       throw new UserError(
         `${basename(path)}, ${place}: the response does not state its answer as the prompt asks (${strict.join(", ")}): expected ${JSON.stringify(stateAnswer(strict[0], "..."))}`,
       );

@@ -11,7 +11,7 @@ import {
   type Strategy,
 } from "../grade/index.ts";
 import { nearest, UserError } from "../errors.ts";
-import type { Grading, GradingMode, Problem } from "./types.ts";
+import type { Grading, GradingMode, Problem, ProgramResult } from "./types.ts";
 
 export const GRADING_MODES = ["math", "exact", ...MODES] satisfies readonly GradingMode[];
 
@@ -115,6 +115,21 @@ export function gradeResponse(problem: GradedProblem, response: string, grading:
   const { mode, strict, flexible } = grading;
   if (mode === "exact") return gradeExactly(goldOf(problem), response, grading);
   return grade(goldOf(problem), response, { mode, strict, flexible, ...comparisonOf(problem) });
+}
+
+/** The verdict on what the program of a response came to; strict and flexible are the same. */
+export function gradeProgram(problem: GradedProblem, { answer, failure }: ProgramResult, grading: Grading): Graded {
+  if (answer !== undefined) {
+    const { strict } = gradeResponse(problem, answer, { ...grading, strict: ["whole"], flexible: ["whole"] });
+    return { strict, flexible: strict };
+  }
+  const none: GradedAnswer = {
+    verdict: "different",
+    equal: false,
+    rule: "no answer",
+    reason: `the program gives no answer: ${failure ?? "it was not run"}`,
+  };
+  return { strict: none, flexible: none };
 }
 
 function gradeExactly(gold: string, response: string, { strict, flexible = ["auto"] }: Grading): Graded {

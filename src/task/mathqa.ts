@@ -4,7 +4,7 @@ import { type Benchmark, parseRow } from "./benchmark.ts";
 import { goldNumber } from "./numbers.ts";
 import { letterOf, type Question } from "./questions.ts";
 import type { Row } from "./read.ts";
-import { reftQuestion, reftRow } from "./reft-rows.ts";
+import { isProgram, reftQuestion, reftRow } from "./reft-rows.ts";
 
 const publishedRow = z.object({
   Problem: z.string().min(1),
@@ -33,7 +33,11 @@ export const mathqa: Benchmark = {
         ...choice(question.slice(0, line), question.slice(line + 1), answer_value, row),
         writtenQuestion: question,
         writtenAnswer: answer_value,
-        ...(answer_cot === undefined ? {} : { reasoning: answer_cot, writtenReasoning: answer_cot }),
+        ...(isProgram(answer_cot)
+          ? { program: answer_cot }
+          : answer_cot === undefined
+            ? {}
+            : { reasoning: answer_cot, writtenReasoning: answer_cot }),
       };
     }
     const expected = "Problem, options and correct (or ReFT's item_id, question, answer_value)";

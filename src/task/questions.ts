@@ -1,10 +1,12 @@
 import { basename } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
+import { MODES } from "../grade/index.ts";
 import { heldOut, questionKey } from "./dataset.ts";
 import { type Example, readExamples } from "./examples.ts";
 import { type AnswerForm, FORMS, gradingOf, gradingOptions, stateAnswer } from "./grading.ts";
-import type { Problem, Prompt, TaskDefinition } from "./types.ts";
+import { programBody, programHead } from "./program.ts";
+import type { Grading, Problem, ProgramSettings, Prompt, TaskDefinition } from "./types.ts";
 
 /** A question with its gold, from whatever file. */
 export interface Question {
@@ -20,6 +22,8 @@ export interface Question {
   reasoning?: string;
   /** The chain of thought as the file writes it, where that differs. */
   writtenReasoning?: string;
+  /** A demonstration that is a program. */
+  program?: string;
   /** A whole response, in place of `reasoning`. */
   demonstration?: string;
   options?: string[];
@@ -52,8 +56,16 @@ type QuestionOptions = z.infer<z.ZodObject<typeof questionOptions>> & { prompt: 
 export interface QuestionSet {
   name: string;
   form: AnswerForm;
+  /** Responses are programs. */
+  program?: Program;
   train?(): Promise<Question[]>;
   test?(): Promise<Question[]>;
+}
+
+interface Program {
+  /** The prompt gives the program's first lines. */
+  prefill: boolean;
+  limits: Omit<ProgramSettings, "answer" | "style">;
 }
 
 /** ReFT's fixed strings (arXiv 2401.08967, the authors' published prompts). */
@@ -61,6 +73,13 @@ const REFT = {
   instruction: "Question:\n",
   cotTrigger: "\nAnswer reasoning:\n",
   answerTrigger: "\nTherefore, the answer is: ",
+};
+
+/** What prompts other than ReFT's ask of a program. */
+const PROGRAM_INSTRUCTIONS = {
+  number:
+    "Write a Python function solution() that takes nothing and returns the answer as a number. Give its code only.",
+  text: "Write a Python function solution() that takes nothing and returns the letter of the right option. Give its code only.",
 };
 
 /**
@@ -73,8 +92,8 @@ export async function questionTask(
 ): Promise<TaskDefinition> {
   const examples =
     options.examples === undefined ? [] : await readExamples(options.examples, baseDir, set, options.shots);
-  const toProblem = (question: Question) => problemOf(question, set.form, options.prompt, examples);
-  const { train, test } = set;
+  const { train, test, program } = set;
+  const toProblem = (question: Question) => problemOf(question, set.form, options.prompt, examples, program);
   let training: Promise<Question[]> | undefined;
   let held: Set<string> | undefined;
   const trainOrDev = (dev: boolean, read: () => Promise<Question[]>) => async () => {
@@ -99,17 +118,52 @@ export async function questionTask(
       ...(train === undefined || options.dev === 0 ? {} : { dev: trainOrDev(true, train) }),
       ...(test === undefined ? {} : { test: async () => (await test()).map(toProblem) }),
     },
-    prompt: options.prompt + shots,
-    grading: gradingOf(set.form, options.prompt, options),
+    prompt:
+      options.prompt + (program === undefined ? "" : program.prefill ? ", prefilled program" : ", program") + shots,
+    ...(program === undefined
+      ? { grading: gradingOf(set.form, options.prompt, options) }
+      : programTask(set, options, program)),
     // A model without a chat's turns goes on with a question of its own.
     ...(options.prompt === "completion" ? { stop: ["\nQuestion:"] } : {}),
   };
 }
 
-function problemOf(item: Question, form: AnswerForm, prompt: PromptName, examples: Example[]): Problem {
+/** How programs are run, and their results compared: as ReFT compares them, unless a mode is chosen. */
+function programTask(
+  { name, form }: QuestionSet,
+  { prompt, mode }: QuestionOptions,
+  { limits }: Program,
+): { grading: Grading; programs: ProgramSettings } {
+  return {
+    grading: {
+      mode: mode ?? MODES.find((known) => known === `reft-${name}`) ?? "math",
+      strict: ["whole"],
+      flexible: ["whole"],
+    },
+    programs: { ...limits, answer: form === "number" ? "number" : "text", style: prompt === "reft" ? "reft" : "plain" },
+  };
+}
+
+function problemOf(
+  item: Question,
+  form: AnswerForm,
+  prompt: PromptName,
+  examples: Example[],
+  program: Program | undefined,
+): Problem {
   const { id, answer, options, tolerance, tags } = item;
-  const demonstration = demonstrationOf(item, form, prompt);
-  const asked = promptOf(item, form, prompt, examples);
+  const demonstration =
+    program === undefined
+      ? demonstrationOf(item, form, prompt)
+      : program.prefill && item.program !== undefined
+        ? programBody(item.program)
+        : item.program;
+  const rule =
+    program === undefined ? FORMS[form].instruction : PROGRAM_INSTRUCTIONS[form === "choice" ? "text" : "number"];
+  const asked: Prompt = {
+    ...promptOf(item, rule, prompt, examples),
+    ...(program?.prefill === true ? { prefill: programHead(item.writtenQuestion ?? item.question) } : {}),
+  };
   const question = item.question.trim();
   return {
     id,
@@ -123,8 +177,8 @@ function problemOf(item: Question, form: AnswerForm, prompt: PromptName, example
   };
 }
 
-function promptOf(item: Question, form: AnswerForm, prompt: PromptName, examples: Example[]): Prompt {
-  const ask = (question: string) => [question, FORMS[form].instruction].filter(Boolean).join("\n\n");
+function promptOf(item: Question, instruction: string, prompt: PromptName, examples: Example[]): Prompt {
+  const ask = (question: string) => [question, instruction].filter(Boolean).join("\n\n");
   switch (prompt) {
     case "reft":
       return { text: REFT.instruction + (item.writtenQuestion ?? item.question).trim() + REFT.cotTrigger };
@@ -132,7 +186,7 @@ function promptOf(item: Question, form: AnswerForm, prompt: PromptName, examples
       return { text: withOptions(item) };
     case "completion": {
       const shown = examples.map((example) => `Question: ${withOptions(example)}\nAnswer: ${example.response}\n\n`);
-      const head = FORMS[form].instruction === "" ? "" : `${FORMS[form].instruction}\n\n`;
+      const head = instruction === "" ? "" : `${instruction}\n\n`;
       return { text: `${head}${shown.join("")}Question: ${withOptions(item).trim()}\nAnswer:` };
     }
     case "chat":

@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { UserError } from "../errors.ts";
 import { goldNumber } from "./numbers.ts";
 import type { Question } from "./questions.ts";
 
@@ -14,18 +13,16 @@ export const reftRow = z.object({
 /** Chains of thought that state the answer themselves, `Therefore, the answer is <203>.` */
 const STATED_ANSWER = /\s*Therefore, the answer is <[^<>]*>\.?\s*$/;
 
+/** Whether a demonstration of ReFT's is a program. */
+export const isProgram = (demonstration: string | undefined): boolean =>
+  demonstration?.trimStart().startsWith("def solution") === true;
+
 export function reftQuestion(row: z.infer<typeof reftRow>, place: string): Question {
   const { item_id, question, answer_value, answer_cot } = row;
-  if (answer_cot?.startsWith("def solution")) {
-    throw new UserError(
-      `${place}: the demonstrations are Python programs; expected chains of thought (ReFT's _nl.json files)`,
-    );
-  }
+  const known = { id: item_id, question, answer: goldNumber(answer_value, place), writtenAnswer: answer_value };
+  if (isProgram(answer_cot)) return { ...known, program: answer_cot };
   return {
-    id: item_id,
-    question,
-    answer: goldNumber(answer_value, place),
-    writtenAnswer: answer_value,
+    ...known,
     reasoning: answer_cot?.replace(STATED_ANSWER, ""),
     writtenReasoning: answer_cot,
   };

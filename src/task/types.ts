@@ -57,6 +57,28 @@ export interface Grading {
   flexible?: Strategy[];
 }
 
+/** That responses are Python programs whose `solution()` gives the answer, and how they are run; docs/sandbox.md. */
+export interface ProgramSettings {
+  /** What is compared: the result as a number, or its text. */
+  answer: "number" | "text";
+  /** Where the program stands: `reft`, at the beginning and up to the first blank line; `plain`, in the last fenced block, or all of it. */
+  style: "reft" | "plain";
+  /** Seconds that a program may take; 2 when absent. */
+  seconds?: number;
+  /** Megabytes of the interpreter; 256 when absent. */
+  memory?: number;
+  /** Processes; as many as the machine runs threads, at most 4, when absent. */
+  workers?: number;
+  /** A folder of wheels of sympy and mpmath. */
+  wheels?: string;
+}
+
+/** What the program of a response came to: its answer, or why there is none. */
+export interface ProgramResult {
+  answer?: string;
+  failure?: string;
+}
+
 /** What a task's author writes. */
 export interface TaskDefinition {
   name: string;
@@ -65,6 +87,8 @@ export interface TaskDefinition {
   /** Needed where there is no `grading`; without it the reward is 1 where the strict verdict is equal, else 0. */
   reward?(problem: Problem, response: string): Reward | Promise<Reward>;
   grading?: Grading;
+  /** Responses are programs; their results are graded. Needs `grading`. */
+  programs?: ProgramSettings;
   /** The prompt's name, for reports; `own` when absent. */
   prompt?: string;
   /** Weights of named reward parts. */
@@ -84,6 +108,8 @@ export interface Grade {
   parts: Record<string, number>;
   /** Set where the reward threw or passed its deadline: problem, response and reason in one line. */
   error?: string;
+  /** Of a response that is a program. */
+  program?: ProgramResult;
 }
 
 /** A task ready for use: its problems read, its reward behind a deadline. */
@@ -94,6 +120,8 @@ export interface Task {
   readonly prompt: string;
   /** Absent where only the task's own reward says what is right. */
   readonly grading?: Grading;
+  /** Whether responses are programs. */
+  readonly programs: boolean;
   /** The words of a tiny model's tokenizer, where the task knows them all. */
   readonly vocabulary?: string[];
   /** Throws a UserError when the task has no such split, naming those it has. */

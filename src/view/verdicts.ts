@@ -49,12 +49,12 @@ export function responseText(tokenizer: Tokenizer, path: readonly Segment[], sto
   return ends.length === 0 ? text : text.slice(0, Math.min(...ends));
 }
 
-/** Verdicts by a task's grading; a response that came before is not graded again. */
+/** Verdicts by a task's grading; a response that came before is not graded again. Programs are not run for a page: they have none. */
 export function cachedVerdicts(
   task: Task,
 ): ((problem: Problem, response: string) => { strict: AnswerGrade; flexible: AnswerGrade }) | undefined {
   const { grading } = task;
-  if (grading === undefined) return undefined;
+  if (grading === undefined || task.programs) return undefined;
   const known = new Map<string, { strict: AnswerGrade; flexible: AnswerGrade }>();
   return (problem, response) => {
     const key = JSON.stringify([problem.id, response]);
