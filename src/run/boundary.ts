@@ -4,6 +4,7 @@ import { checkpointName, type RunState } from "./checkpoint.ts";
 import type { RunCounters } from "./counters.ts";
 import { readCurve } from "./curve.ts";
 import type { Evaluator } from "./evaluator.ts";
+import { counted } from "./format.ts";
 import { passedMarks } from "./marks.ts";
 import type { Progress } from "./progress.ts";
 import type { Recipe } from "./recipe.ts";
@@ -103,7 +104,7 @@ export class Boundary {
     const best = state.step > 0 && recipe.checkpoint.keepBest === accuracyName(recipe) && this.judge(report.accuracy);
     if (this.outOfPatience) {
       progress.note(
-        `stage ${name} ends at step ${state.step}: ${recipe.eval?.split} accuracy has not risen for ${state.evaluated?.without} evaluations`,
+        `stage ${name} ends at step ${state.step}: ${recipe.eval?.split} accuracy has not risen in ${counted(state.evaluated?.without ?? 0, "evaluation")}`,
       );
     }
     return best;

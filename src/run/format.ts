@@ -44,3 +44,13 @@ export function sparkline(values: number[], width: number): string {
 export function clip(text: string, width: number): string {
   return text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`;
 }
+
+/** `1 evaluation`, `2 evaluations`. */
+export const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? "" : "s"}`;
+
+/** Bytes as B, kB, MB, GB or TB, three digits. */
+export function bytes(count: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const unit = Math.min(units.length - 1, count < 1 ? 0 : Math.floor(Math.log10(count) / 3));
+  return `${Number((count / 1000 ** unit).toPrecision(3))} ${units[unit]}`;
+}

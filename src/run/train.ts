@@ -1,7 +1,7 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
-import type { Engine, Model, Policy, TokenCounts } from "../engine/types.ts";
+import type { Engine, TokenCounts } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
@@ -10,9 +10,7 @@ import { Boundary } from "./boundary.ts";
 import {
   checkpointName,
   latestCheckpoint,
-  modelDir,
   pruneCheckpoints,
-  readCheckpoint,
   removeCheckpoint,
   type RunState,
   setAside,
@@ -24,10 +22,11 @@ import { currentEnvironment, environmentDifference } from "./environment.ts";
 import { cutBackEvaluated, Evaluator } from "./evaluator.ts";
 import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
-import { createSpec, modelFolder } from "./models.ts";
 import { checkCapabilities, checkProblems } from "./preflight.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
 import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml, type StageRecipe } from "./recipe.ts";
+import { RunModel, type StartingPoint } from "./run-model.ts";
+import { checkSpace, estimateSpace, freeSpace, spaceText } from "./space.ts";
 import { RunStage } from "./stage.ts";
 
 export interface TrainOptions {
@@ -55,9 +54,6 @@ export interface RunResult {
   marks?: NonNullable<RunState["marks"]>;
 }
 
-/** The policy that holds the weights with which a stage began. */
-const STAGE_START = "stage-start";
-
 const beginning: RunState = {
   stage: 0,
   step: 0,
@@ -81,6 +77,7 @@ export async function train(recipe: Recipe, options: TrainOptions = {}): Promise
   }
   return withRun(recipe, options, async (run) => {
     await run.prepare(beginning, undefined);
+    await run.checkSpace(dir);
     const record = { ...run.record(), baseDir: recipe.baseDir, recipe: recipeTable(recipe) };
     const folder = RunFolder.create(dir, recipeToml(recipe), record);
     return run.go(folder, structuredClone(beginning), undefined);
@@ -162,7 +159,7 @@ async function withRun(
   try {
     checkCapabilities(recipe, engine.capabilities());
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
-    run = new Run(recipe, options, engine, task, await Evaluator.open(recipe, task));
+    run = new Run(recipe, options, engine, task);
     return await work(run);
   } finally {
     await run?.close();
@@ -170,101 +167,48 @@ async function withRun(
   }
 }
 
-interface StartingPoint {
-  folder: RunFolder;
-  /** The path of the checkpoint that the run goes on from. */
-  checkpoint?: string;
-}
-
 /** A run in progress. */
 class Run {
   private readonly recipe: Recipe;
   private readonly options: TrainOptions;
-  private readonly engine: Engine;
   private readonly task: Task;
-  private readonly evaluator: Evaluator | undefined;
-  private model: Model | undefined;
-  /** Whether the open model holds the weights with which its stage began. */
-  private hasStart = false;
+  private evaluator: Evaluator | undefined;
+  private readonly model: RunModel;
+  /** What it needs of the disk, in words. */
+  private space: string | undefined;
 
-  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task, evaluator: Evaluator | undefined) {
+  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task) {
     this.recipe = recipe;
     this.options = options;
-    this.engine = engine;
     this.task = task;
-    this.evaluator = evaluator;
+    this.model = new RunModel(recipe, engine, task);
   }
 
   async close(): Promise<void> {
-    await this.model?.close();
+    await this.model.close();
     await this.task.close();
   }
 
   record(): Pick<RunRecord, "environment"> {
-    return { environment: currentEnvironment(this.model?.info.plan ?? "") };
+    return { environment: currentEnvironment(this.model.opened.info.plan) };
   }
 
   /** Opens the model with which the run goes on, and checks the problems against it. */
   async prepare(state: RunState, at: StartingPoint | undefined): Promise<void> {
     const source = await this.task.problems("train");
-    const model = await this.openModel(state, at);
+    this.evaluator = await Evaluator.open(this.recipe, this.task);
+    const model = await this.model.open(state, at);
     checkProblems(this.recipe, this.task, source, model);
     this.evaluator?.check(model);
   }
 
-  /** Makes the model with which the stage of `state` goes on: of a checkpoint inside the stage, or of the stage's `from`. */
-  async openModel(state: RunState, at: StartingPoint | undefined): Promise<Model> {
-    await this.model?.close();
-    this.model = undefined;
-    const { recipe, task } = this;
-    const stage = recipe.stages[state.stage];
-    this.hasStart = false;
-    if (state.step === 0 || at?.checkpoint === undefined) {
-      const dir = await this.startFolder(stage, state, at);
-      const from = dir === undefined ? undefined : { dir, optimizer: false };
-      this.model = await this.engine.create(createSpec(recipe, task, from));
-      return this.model;
-    }
-    const from = { dir: modelDir(at.checkpoint), optimizer: true };
-    const start = join(at.folder.dir, "snapshots", stage.name);
-    if (!existsSync(start)) {
-      this.model = await this.engine.create(createSpec(recipe, task, from));
-      return this.model;
-    }
-    const saved = await readCheckpoint(start);
-    if (typeof saved === "string") {
-      throw new UserError(`${start} is damaged (${saved}), and stage ${stage.name} needs it to go on; start a new run`);
-    }
-    this.model = await this.engine.create(createSpec(recipe, task, { dir: modelDir(start), optimizer: false }));
-    await this.model.snapshot(STAGE_START);
-    await this.model.load(from);
-    this.hasStart = true;
-    return this.model;
-  }
-
-  /** The weights that a stage begins with; undefined for the base. */
-  private async startFolder(
-    stage: StageRecipe,
-    state: RunState,
-    at: StartingPoint | undefined,
-  ): Promise<string | undefined> {
-    if (stage.from === "base" || (stage.from === "previous" && state.stage === 0)) return undefined;
-    if (stage.from === "previous") {
-      if (at?.checkpoint === undefined) throw new Error(`stage ${stage.name} has no checkpoint to begin from`);
-      return modelDir(at.checkpoint);
-    }
-    if (stage.from === "previous-best") {
-      const best = state.best?.[this.recipe.stages[state.stage - 1].name];
-      if (best === undefined || at === undefined) throw new Error(`stage ${stage.name} has no best to begin from`);
-      const path = join(at.folder.checkpoints, best.checkpoint);
-      const found = await readCheckpoint(path);
-      if (typeof found === "string") {
-        throw new UserError(`${path} is damaged (${found}), and stage ${stage.name} begins with it; start a new run`);
-      }
-      return modelDir(path);
-    }
-    const end = state.stageEnds[stage.from];
-    return end === undefined || at === undefined ? modelFolder(stage.from) : modelDir(join(at.folder.checkpoints, end));
+  /** Refuses a disk on which the run does not fit. */
+  async checkSpace(dir: string): Promise<void> {
+    const { size } = await this.task.problems("train");
+    const estimate = estimateSpace(this.recipe, this.model.opened.info.trainable, size);
+    const free = freeSpace(dir);
+    checkSpace(estimate, free, dir);
+    this.space = spaceText(estimate, free);
   }
 
   /** Runs what is left of the recipe. `checkpoint` names the one that the open model came from. */
@@ -279,12 +223,13 @@ class Run {
       const source = await task.problems("train");
       const names = recipe.stages.map((stage) => stage.name);
       const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
-      progress.note(this.openedModel().info.plan);
+      progress.note(this.model.opened.info.plan);
+      if (this.space !== undefined) progress.note(this.space);
       progress.curve(readCurve(folder.dir), bestOf(recipe, state));
       let newest = checkpoint;
       while (state.stage < recipe.stages.length) {
         const current = recipe.stages[state.stage];
-        const model = this.openedModel();
+        const model = this.model.opened;
         counters.attach(model);
         if (state.step === 0) {
           state.atStageStart = { generated: counters.now().generated, engineSeconds: counters.engineSeconds };
@@ -321,7 +266,7 @@ class Run {
           },
           place: { position: state.stage + 1, of: recipe.stages.length },
           interrupted,
-          startPolicy: () => this.startPolicy(folder, state, model),
+          startPolicy: () => this.model.startPolicy(folder, state),
           ended: () => boundary.outOfPatience,
           onStep: async ({ metrics }) => {
             state.step = stage.position.step;
@@ -332,6 +277,10 @@ class Run {
           },
         });
         where = () => stage.where ?? `stage ${stage.name}`;
+        const start = current.from === "previous-best" ? state.best?.[names[state.stage - 1]] : undefined;
+        if (start !== undefined && state.step === 0) {
+          progress.note(`${stage.name} begins with ${start.checkpoint}, the best of ${names[state.stage - 1]}`);
+        }
         if (await boundary.enter(stage)) await save();
         await current.run(stage);
         if (interrupted() && (!stage.over || boundary.pending(stage))) return resultOf(folder, recipe, state, false);
@@ -341,7 +290,7 @@ class Run {
         removeCheckpoint(join(folder.dir, "snapshots"), stage.name);
         if (state.stage === recipe.stages.length) break;
         if (interrupted()) return resultOf(folder, recipe, state, false);
-        await this.openModel(state, { folder, checkpoint: newest && join(folder.checkpoints, newest) });
+        await this.model.open(state, { folder, checkpoint: newest && join(folder.checkpoints, newest) });
       }
       return resultOf(folder, recipe, state, true);
     } catch (error) {
@@ -357,33 +306,15 @@ class Run {
     }
   }
 
-  private openedModel(): Model {
-    if (this.model === undefined) throw new Error("the model is not open");
-    return this.model;
-  }
-
   /** Writes a checkpoint of the run as it stands, and drops those that nobody needs. Returns its name. */
   private async save(folder: RunFolder, state: RunState, counters: RunCounters): Promise<string> {
     state.counts = counters.now();
     state.engineSeconds = counters.engineSeconds;
     state.sizes = folder.sync();
     const name = checkpointName(state);
-    await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.openedModel().save(dir));
+    await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.model.opened.save(dir));
     pruneCheckpoints(folder.checkpoints, this.recipe.checkpoint.keep, sparedCheckpoints(this.recipe, state));
     return name;
-  }
-
-  private async startPolicy(folder: RunFolder, state: RunState, model: Model): Promise<Policy> {
-    if (this.hasStart) return STAGE_START;
-    const { name } = this.recipe.stages[state.stage];
-    const snapshots = join(folder.dir, "snapshots");
-    if (state.step > 0) {
-      throw new UserError(`${join(snapshots, name)} is missing: it holds the weights with which stage ${name} began`);
-    }
-    const policy = await model.snapshot(STAGE_START);
-    await writeCheckpoint(snapshots, name, state, (dir) => model.save(dir));
-    this.hasStart = true;
-    return policy;
   }
 }
 

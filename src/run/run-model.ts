@@ -1,0 +1,116 @@
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { Engine, Model, Policy } from "../engine/types.ts";
+import { UserError } from "../errors.ts";
+import type { Task } from "../task/types.ts";
+import { modelDir, readCheckpoint, type RunState, writeCheckpoint } from "./checkpoint.ts";
+import type { RunFolder } from "./folder.ts";
+import { createSpec, modelFolder } from "./models.ts";
+import type { Recipe, StageRecipe } from "./recipe.ts";
+
+/** The policy that holds the weights with which a stage began. */
+const STAGE_START = "stage-start";
+
+export interface StartingPoint {
+  folder: RunFolder;
+  /** The path of the checkpoint that the run goes on from. */
+  checkpoint?: string;
+}
+
+/** The model of a run: opened anew for each stage, with the weights with which that goes on. */
+export class RunModel {
+  private readonly recipe: Recipe;
+  private readonly engine: Engine;
+  private readonly task: Task;
+  private model: Model | undefined;
+  /** Whether the open model holds the weights with which its stage began. */
+  private hasStart = false;
+
+  constructor(recipe: Recipe, engine: Engine, task: Task) {
+    this.recipe = recipe;
+    this.engine = engine;
+    this.task = task;
+  }
+
+  get opened(): Model {
+    if (this.model === undefined) throw new Error("the model is not open");
+    return this.model;
+  }
+
+  async close(): Promise<void> {
+    await this.model?.close();
+    this.model = undefined;
+  }
+
+  /** Makes the model with which the stage of `state` goes on: of a checkpoint inside the stage, or of the stage's `from`. */
+  async open(state: RunState, at: StartingPoint | undefined): Promise<Model> {
+    await this.close();
+    const { recipe, task } = this;
+    const stage = recipe.stages[state.stage];
+    this.hasStart = false;
+    if (state.step === 0 || at?.checkpoint === undefined) {
+      const dir = await this.startFolder(stage, state, at);
+      const from = dir === undefined ? undefined : { dir, optimizer: false };
+      this.model = await this.engine.create(createSpec(recipe, task, from));
+      return this.model;
+    }
+    const from = { dir: modelDir(at.checkpoint), optimizer: true };
+    const start = join(at.folder.dir, "snapshots", stage.name);
+    if (!existsSync(start)) {
+      this.model = await this.engine.create(createSpec(recipe, task, from));
+      return this.model;
+    }
+    await expectIntact(start, `stage ${stage.name} needs it to go on`);
+    this.model = await this.engine.create(createSpec(recipe, task, { dir: modelDir(start), optimizer: false }));
+    await this.model.snapshot(STAGE_START);
+    await this.model.load(from);
+    this.hasStart = true;
+    return this.model;
+  }
+
+  /** The policy that holds the weights with which the stage began; makes and stores it in a fresh stage. */
+  async startPolicy(folder: RunFolder, state: RunState): Promise<Policy> {
+    if (this.hasStart) return STAGE_START;
+    const { name } = this.recipe.stages[state.stage];
+    const snapshots = join(folder.dir, "snapshots");
+    if (state.step > 0) {
+      throw new UserError(`${join(snapshots, name)} is missing: it holds the weights with which stage ${name} began`);
+    }
+    const model = this.opened;
+    const policy = await model.snapshot(STAGE_START);
+    await writeCheckpoint(snapshots, name, state, (dir) => model.save(dir));
+    this.hasStart = true;
+    return policy;
+  }
+
+  /** The weights that a stage begins with; undefined for the base. */
+  private async startFolder(
+    stage: StageRecipe,
+    state: RunState,
+    at: StartingPoint | undefined,
+  ): Promise<string | undefined> {
+    if (stage.from === "base" || (stage.from === "previous" && state.stage === 0)) return undefined;
+    if (stage.from === "previous") {
+      if (at?.checkpoint === undefined) throw new Error(`stage ${stage.name} has no checkpoint to begin from`);
+      return modelDir(at.checkpoint);
+    }
+    if (stage.from === "previous-best") {
+      const best = state.best?.[this.recipe.stages[state.stage - 1].name];
+      if (best === undefined || at === undefined) {
+        throw new UserError(
+          `stage ${stage.name} begins with the best of the stage before, which never logged "${this.recipe.checkpoint.keepBest}"; choose another checkpoint.keepBest`,
+        );
+      }
+      const path = join(at.folder.checkpoints, best.checkpoint);
+      await expectIntact(path, `stage ${stage.name} begins with it`);
+      return modelDir(path);
+    }
+    const end = state.stageEnds[stage.from];
+    return end === undefined || at === undefined ? modelFolder(stage.from) : modelDir(join(at.folder.checkpoints, end));
+  }
+}
+
+async function expectIntact(path: string, why: string): Promise<void> {
+  const found = existsSync(path) ? await readCheckpoint(path) : "it is missing";
+  if (typeof found === "string") throw new UserError(`${path} is damaged (${found}), and ${why}; start a new run`);
+}
