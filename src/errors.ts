@@ -6,6 +6,9 @@ export class UserError extends Error {
   override name = "UserError";
 }
 
+/** Training left the numbers: a result of its settings, not a mishap. */
+export class DivergedError extends UserError {}
+
 /** The candidate nearest to `word` by edit distance, or undefined when none is near enough to be a slip of the fingers. */
 export function nearest(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;

@@ -1,18 +1,11 @@
-import { type ChildProcess, fork } from "node:child_process";
-import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import type { ChildProcess } from "node:child_process";
 import { UserError } from "../errors.ts";
+import { startProcess } from "../run/process.ts";
 import { type Answer, answerSchema } from "./protocol.ts";
 
 /** Starts a file of this folder as a process that can be talked to. What it prints on standard output is dropped. */
-export function startProcess(name: string, args: string[]): ChildProcess {
-  // In a checkout it is TypeScript, which not every Node reads by itself.
-  const inCheckout = import.meta.url.endsWith(".ts");
-  const entry = fileURLToPath(new URL(`./${name}.${inCheckout ? "ts" : "js"}`, import.meta.url));
-  const jiti = dirname(createRequire(import.meta.url).resolve("jiti"));
-  const execArgv = inCheckout ? ["--import", pathToFileURL(join(jiti, "jiti-register.mjs")).href] : [];
-  return fork(entry, args, { execArgv, stdio: ["ignore", "ignore", "inherit", "ipc"] });
+export function startBenchProcess(name: string, args: string[]): ChildProcess {
+  return startProcess(import.meta.url, `./${name}`, { args, stdio: ["ignore", "ignore", "inherit", "ipc"] });
 }
 
 /** A workload in a process of its own. */
@@ -25,7 +18,7 @@ export class WorkloadProcess {
 
   /** Starts the process and waits until its model is made and warm. */
   static async start(name: string): Promise<{ process: WorkloadProcess; ready: Extract<Answer, { kind: "ready" }> }> {
-    const started = new WorkloadProcess(startProcess("worker", [name]));
+    const started = new WorkloadProcess(startBenchProcess("worker", [name]));
     const ready = await started.answer();
     if (ready.kind !== "ready") throw new Error(`the workload ${name} answered ${ready.kind}`);
     return { process: started, ready };

@@ -12,7 +12,7 @@ import { listCheckpoints, modelDir } from "../run/checkpoint.ts";
 import { number } from "../run/format.ts";
 import { parseRecipe, type Recipe } from "../run/recipe.ts";
 import { resume, train } from "../run/train.ts";
-import { startProcess } from "./child.ts";
+import { startBenchProcess } from "./child.ts";
 import { openModel } from "./model.ts";
 import { BandwidthProbe, GemmProbe } from "./probes.ts";
 import { SMOLLM2_135M } from "./shapes.ts";
@@ -155,7 +155,7 @@ async function killAndResume(): Promise<TestResult> {
   try {
     const whole = join(folder, "whole");
     const killed = join(folder, "killed");
-    const victim = startProcess("killed-run", [killed]);
+    const victim = startBenchProcess("killed-run", [killed]);
     const ending = new Promise<number | null>((resolve, reject) => {
       victim.once("error", reject).once("exit", (code) => resolve(code));
     });

@@ -5,6 +5,7 @@ import { benchCommand } from "./bench.ts";
 import { compareCommand } from "./compare.ts";
 import { doctorCommand } from "./doctor.ts";
 import { evalCommand } from "./eval.ts";
+import { experimentCommand } from "./experiment.ts";
 import { exportCommand } from "./export.ts";
 import { gradeCommand } from "./grade.ts";
 import { pullCommand } from "./pull.ts";
@@ -26,6 +27,7 @@ async function main(args: string[]): Promise<number> {
     resumeCommand,
     evalCommand,
     compareCommand,
+    experimentCommand,
     sampleCommand,
     scoreCommand,
     gradeCommand,

@@ -13,24 +13,37 @@ export async function watchRun(
   work: (watching: { progress: Progress; signal: AbortSignal }) => Promise<RunResult>,
 ): Promise<void> {
   const progress = createProgress(process.stderr);
+  const watched = { note: (text: string) => progress.note(text), close: () => progress.end() };
+  const words = "stopping after this step, with a checkpoint; Ctrl-C again stops at once";
+  await untilInterrupted(watched, words, async (signal) => {
+    const result = await work({ progress, signal });
+    printResult(options.json, result, () => summary(result));
+    if (!result.complete) process.exitCode = 130;
+  });
+}
+
+/** Works until it is done or interrupted: the first Ctrl-C aborts the signal and says so, a second one ends the process. */
+export async function untilInterrupted(
+  progress: { note(text: string): void; close(): void },
+  words: string,
+  work: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
   const controller = new AbortController();
   let first = 0;
   const stop = () => {
     // A terminal signals the whole group and npm passes its own on: both are one Ctrl-C.
     if (controller.signal.aborted && performance.now() - first < 500) return;
     if (controller.signal.aborted) {
-      progress.end();
+      progress.close();
       process.exit(130);
     }
     first = performance.now();
     controller.abort();
-    progress.note("stopping after this step, with a checkpoint; Ctrl-C again stops at once");
+    progress.note(words);
   };
   process.on("SIGINT", stop).on("SIGTERM", stop);
   try {
-    const result = await work({ progress, signal: controller.signal });
-    printResult(options.json, result, () => summary(result));
-    if (!result.complete) process.exitCode = 130;
+    await work(controller.signal);
   } finally {
     process.off("SIGINT", stop).off("SIGTERM", stop);
   }

@@ -53,3 +53,8 @@ export function tQuantile(p: number, df: number): number {
   while (centralProbability(high, df) < central) high *= 2;
   return bisect((t) => centralProbability(t, df) < central, 0, high);
 }
+
+/** P(|T| >= |t|), the two-sided p value of a t statistic, for whole degrees of freedom of at least 1. */
+export function tTwoSided(t: number, df: number): number {
+  return Number.isFinite(t) ? Math.max(0, 1 - centralProbability(Math.abs(t), df)) : 0;
+}

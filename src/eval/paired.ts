@@ -1,4 +1,4 @@
-import { tQuantile, Z80, Z975 } from "./distributions.ts";
+import { tQuantile, tTwoSided, Z80, Z975 } from "./distributions.ts";
 import { type Interval, sparse } from "./intervals.ts";
 
 /**
@@ -45,6 +45,14 @@ export function tInterval95(values: readonly number[]): Difference {
   if (n < 2) return { mean, interval: { low: -Infinity, high: Infinity } };
   const half = (tQuantile(0.975, n - 1) * deviation) / Math.sqrt(n);
   return { mean, interval: { low: mean - half, high: mean + half } };
+}
+
+/** The two-sided p value of the paired t test: t = mean sqrt(n) / s with n - 1 degrees of freedom (Student 1908). 1 for fewer than two values. */
+export function pairedT(values: readonly number[]): number {
+  const { mean, deviation } = moments(values);
+  const n = values.length;
+  if (n < 2 || mean === 0) return 1;
+  return tTwoSided((mean * Math.sqrt(n)) / deviation, n - 1);
 }
 
 /**

@@ -11,6 +11,8 @@ import type { DataStage } from "./stage.ts";
 export interface Method<Settings extends z.ZodObject> {
   name: string;
   settings: Settings;
+  /** Whether the policy is sampled from, so that a stage can be measured in generated tokens. */
+  generates: boolean;
   /** Training problems that a step takes. */
   problemsPerStep(settings: z.output<Settings>): number;
   /** Tokens of context that a problem needs at least. */
@@ -29,6 +31,7 @@ export const methods = {
   sft: method({
     name: "sft",
     settings: sftSettings,
+    generates: false,
     problemsPerStep: (settings) => settings.batch,
     rowLength: sftRowLength,
     quality: { loss: "lower" },
@@ -37,6 +40,7 @@ export const methods = {
   grpo: method({
     name: "grpo",
     settings: grpoSettings,
+    generates: true,
     problemsPerStep: (settings) => settings.prompts,
     rowLength: (tokenizer, problem) => encodePrompt(tokenizer, problem).length + 1,
     quality: { reward: "higher", solveRate: "higher" },

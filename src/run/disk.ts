@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, openSync, writeSync } from "node:fs";
+import { appendFileSync, closeSync, fsyncSync, openSync, writeSync } from "node:fs";
 import { UserError } from "../errors.ts";
 
 /** Turns "no space left" into an error that a person can act on; anything else is returned as it is. */
@@ -17,6 +17,15 @@ export function diskError(error: unknown, what: string): unknown {
 /** Writes all of `data` at the end of an open file. */
 export function writeAll(fd: number, data: Uint8Array): void {
   for (let written = 0; written < data.length;) written += writeSync(fd, data, written);
+}
+
+/** Appends one JSON line to a file. */
+export function appendLine(path: string, line: object): void {
+  try {
+    appendFileSync(path, `${JSON.stringify(line)}\n`);
+  } catch (error) {
+    throw diskError(error, path);
+  }
 }
 
 /** Makes a folder's entries (files made or renamed in it) durable. */

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { availableParallelism, cpus } from "node:os";
+import { cpus } from "node:os";
 import { z } from "zod";
+import { threadCount } from "../runtime/index.ts";
 
 /** What the bytes of a run's numbers depend on, beside its recipe. */
 export const environmentSchema = z.strictObject({
@@ -26,7 +27,7 @@ export function currentEnvironment(memoryPlan: string): Environment {
     rifft: rifftVersion(),
     platform: `${process.platform} ${process.arch}`,
     cpu: cpus()[0]?.model ?? "unknown",
-    threads: availableParallelism(),
+    threads: threadCount(),
     onnxruntime: process.env.RIFFT_ORT ?? packageVersion(require.resolve("onnxruntime-node/package.json")),
     memoryPlan,
   };

@@ -7,12 +7,15 @@ import { UserError } from "../errors.ts";
 const holderSchema = z.object({ pid: z.number(), host: z.string(), since: z.string() });
 type Holder = z.infer<typeof holderSchema>;
 
+/** Another process works in the folder. */
+export class InUseError extends UserError {}
+
 /** Folders that this very process has locked: after a restart of the machine an old lock may name our own process id. */
 const held = new Set<string>();
 
 /**
  * Locks a folder (or one work in it, by a `name` of its own) against a second process, by a file that names this one. The lock of a process that is gone is taken over.
- * Returns what releases it. Throws a UserError when the folder is in use.
+ * Returns what releases it. Throws an InUseError when the folder is in use.
  */
 export function lockFolder(dir: string, name = "lock"): () => void {
   const path = join(dir, name);
@@ -33,7 +36,7 @@ export function lockFolder(dir: string, name = "lock"): () => void {
     const holder = parseHolder(text);
     if (holder !== undefined && isAlive(holder, path)) {
       const where = holder.host === mine.host ? "" : ` on ${holder.host}`;
-      throw new UserError(
+      throw new InUseError(
         `${dir} is in use by process ${holder.pid}${where} since ${holder.since}; stop that run first, or delete ${path} if it is not running`,
       );
     }

@@ -141,6 +141,14 @@ export function parseRecipe(
 ): Recipe {
   const raw = parseToml(text, source);
   for (const override of overrides) applyOverride(raw, override);
+  return checkRecipe(raw, { source, baseDir });
+}
+
+/** Checks a recipe as a table, in the layout of its file. */
+export function checkRecipe(
+  raw: Record<string, unknown>,
+  { source, baseDir }: { source: string; baseDir: string },
+): Recipe {
   const recipe = parseStrict(recipeSchema, raw, source);
   const stages = recipe.stage.map((stage, i) => parseStage(stage, i, source));
   const names: string[] = [];
@@ -257,7 +265,7 @@ function resolveTask(task: TaskReference, baseDir: string): TaskReference {
   return { ...Object.fromEntries(options), name: resolveName(task.name) };
 }
 
-function parseToml(text: string, source: string): Record<string, unknown> {
+export function parseToml(text: string, source: string): Record<string, unknown> {
   try {
     return parse(text);
   } catch (error) {
@@ -271,13 +279,16 @@ function parseToml(text: string, source: string): Record<string, unknown> {
 function applyOverride(raw: Record<string, unknown>, override: string): void {
   const equals = override.indexOf("=");
   if (equals < 1) throw new UserError(`--set ${override}: expected key=value, such as stage.1.lr=1e-5`);
-  const key = override.slice(0, equals).trim();
-  const value = tomlValue(override.slice(equals + 1).trim());
+  applyChange(raw, override.slice(0, equals).trim(), tomlValue(override.slice(equals + 1).trim()), `--set ${override}`);
+}
+
+/** Changes a key of a recipe's table, written as in `--set`. `source` begins the line of an error. */
+export function applyChange(raw: Record<string, unknown>, key: string, value: unknown, source: string): void {
   const path = key.split(".");
   const stages: unknown[] = Array.isArray(raw.stage) ? raw.stage : [];
   const isMethod = Object.hasOwn(methods, path[0]);
   if (path[0] !== "stage" && !isMethod) {
-    setAt(raw, path, value, override);
+    setAt(raw, path, value, source);
     return;
   }
   const rest = path.slice(isMethod ? 1 : 2);
@@ -285,20 +296,20 @@ function applyOverride(raw: Record<string, unknown>, override: string): void {
     ? stages.filter((stage) => isTable(stage) && stage.method === path[0])
     : stages.slice(Number(path[1]) - 1, Number(path[1]));
   if (!isMethod && !/^[1-9]\d*$/.test(path[1] ?? "")) {
-    throw new UserError(`--set ${override}: stages are numbered from 1, such as stage.1.lr=1e-5`);
+    throw new UserError(`${source}: stages are numbered from 1, such as stage.1.lr=1e-5`);
   }
-  if (rest.length === 0) throw new UserError(`--set ${override}: name a key of the stage, such as ${key}.lr=1e-5`);
+  if (rest.length === 0) throw new UserError(`${source}: name a key of the stage, such as ${key}.lr=1e-5`);
   if (chosen.length === 0) {
-    throw new UserError(`--set ${override}: the recipe has no such stage (it has ${stages.length})`);
+    throw new UserError(`${source}: the recipe has no such stage (it has ${stages.length})`);
   }
-  for (const stage of chosen) if (isTable(stage)) setAt(stage, rest, value, override);
+  for (const stage of chosen) if (isTable(stage)) setAt(stage, rest, value, source);
 }
 
-function setAt(target: Record<string, unknown>, path: string[], value: unknown, override: string): void {
+function setAt(target: Record<string, unknown>, path: string[], value: unknown, source: string): void {
   let at = target;
   for (const part of path.slice(0, -1)) {
     const next = Object.hasOwn(at, part) ? at[part] : undefined;
-    if (next !== undefined && !isTable(next)) throw new UserError(`--set ${override}: \`${part}\` is not a table`);
+    if (next !== undefined && !isTable(next)) throw new UserError(`${source}: \`${part}\` is not a table`);
     const child = next ?? {};
     define(at, part, child);
     at = child;
@@ -326,7 +337,7 @@ export function parseTaskReference(text: string): TaskReference {
   return parseStrict(taskSchema, value, "--task");
 }
 
-function isTable(value: unknown): value is Record<string, unknown> {
+export function isTable(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 

@@ -1,6 +1,6 @@
 import { RandomStream } from "../engine/random.ts";
 import type { Model, Policy } from "../engine/types.ts";
-import { UserError } from "../errors.ts";
+import { DivergedError, UserError } from "../errors.ts";
 import type { Forest } from "../forest/types.ts";
 import type { DataStage, DrawingStep, Step } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
@@ -324,7 +324,7 @@ class RunStep implements DrawingStep {
     if (strange !== undefined) {
       const ids = [...this.timesSeen.keys()];
       const shown = ids.slice(0, 8).join(", ") + (ids.length > 8 ? `, and ${ids.length - 8} more` : "");
-      throw new UserError(
+      throw new DivergedError(
         `${strange} is ${metrics[strange]} (problems: ${shown || "none"}); try a lower learning rate`,
       );
     }

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
 import type { Engine, TokenCounts } from "../engine/types.ts";
-import { UserError } from "../errors.ts";
+import { DivergedError, UserError } from "../errors.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
 import { type Best, bestOf, sparedCheckpoints } from "./best.ts";
@@ -24,7 +24,7 @@ import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
 import { checkCapabilities, checkProblems } from "./preflight.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
-import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml, type StageRecipe } from "./recipe.ts";
+import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
 import { RunModel, type StartingPoint } from "./run-model.ts";
 import { checkSpace, estimateSpace, freeSpace, spaceText } from "./space.ts";
 import { RunStage } from "./stage.ts";
@@ -297,7 +297,8 @@ class Run {
       folder.log(error instanceof Error ? (error.stack ?? error.message) : String(error));
       if (!(error instanceof UserError)) throw error;
       const place = where();
-      throw new UserError(
+      const Kind = error instanceof DivergedError ? DivergedError : UserError;
+      throw new Kind(
         `${place === "" ? "" : `${place}: `}${error.message} (kept in ${folder.dir} up to the last checkpoint; \`rifft resume\` continues it)`,
       );
     } finally {

@@ -1,9 +1,10 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { availableParallelism, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
 import { library, type Library, type Pointer } from "./library.ts";
 import { cString, pointers, Session } from "./session.ts";
+import { threadCount } from "./threads.ts";
 import { assertUsable, disown, Handle, nativeValue, own, type Value } from "./value.ts";
 
 /** The file that src/tensor says external initializers live in; it is never read. */
@@ -12,7 +13,7 @@ const EXTERNAL_LOCATION = "weights";
 const LARGE = 2 ** 20;
 
 export interface RuntimeOptions {
-  /** Threads that compute, the calling one included; all that the process may use when absent. */
+  /** Threads that compute, the calling one included; `threadCount()` when absent. */
   threads?: number;
   /** Where graphs run. */
   device?: "cpu";
@@ -75,7 +76,7 @@ export class Runtime {
   /** The process's runtime, made by the first call. Throws a UserError where no library serves this platform. */
   static open(options: RuntimeOptions = {}): Runtime {
     const open = Runtime.#open;
-    const threads = options.threads ?? open?.threads ?? availableParallelism();
+    const threads = options.threads ?? open?.threads ?? threadCount();
     if (!Number.isInteger(threads) || threads < 1) {
       throw new UserError(`threads must be a positive whole number, found ${threads}`);
     }

@@ -1,4 +1,4 @@
-import { UserError } from "../../errors.ts";
+import { DivergedError, UserError } from "../../errors.ts";
 import { type Call, type Runtime, type Session, Value } from "../../runtime/index.ts";
 import { add, div, Graph, mul, sqrt, sub, sum } from "../../tensor/index.ts";
 import type { OptimSettings } from "../types.ts";
@@ -46,7 +46,7 @@ export class AdamW {
     }
     const gradNorm = Math.sqrt(total);
     if (!Number.isFinite(gradNorm))
-      throw new UserError(`the gradient of ${this.firstNotFinite()} is not finite; no weight was changed`);
+      throw new DivergedError(`the gradient of ${this.firstNotFinite()} is not finite; no weight was changed`);
     const limit = settings.maxGradNorm ?? Infinity;
     const clip = gradNorm > limit ? limit / gradNorm : 1;
     parameters.step++;

@@ -1,4 +1,4 @@
-import { UserError } from "../../errors.ts";
+import { DivergedError, UserError } from "../../errors.ts";
 import { cutTree, joinPieces, type Piece, splitPieces } from "../../forest/cut.ts";
 import type { Forest, Tree } from "../../forest/types.ts";
 import { countTokens } from "../../forest/walk.ts";
@@ -407,7 +407,7 @@ function checked(result: LossResult, loss: Loss, trees: Tree[]): LossResult {
   });
   if (Number.isFinite(result.loss) && bad.length === 0) return result;
   const names = (bad.length > 0 ? bad : trees).slice(0, 4).map((tree) => tree.id);
-  throw new UserError(
+  throw new DivergedError(
     `loss ${loss.name} is ${result.loss} or its gradient is not finite for ${names.join(", ")}; no weight was changed`,
   );
 }

@@ -1,0 +1,112 @@
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { UserError } from "../errors.ts";
+import type { TokenCounts } from "../engine/types.ts";
+import { diskError } from "../run/disk.ts";
+import { isRunFolder, readRecord } from "../run/folder.ts";
+import { recipeDifference, recipeTable } from "../run/recipe.ts";
+import { type BudgetName, BUDGETS, type EvaluationSpec } from "./file.ts";
+import type { Cell } from "./plan.ts";
+
+const count = z.int().nonnegative();
+const counts = z.strictObject({ generated: count, prefilled: count, scored: count, trained: count });
+const cost = z.strictObject({ counts, engineSeconds: z.number().nonnegative() });
+/** Tokens and engine seconds. */
+export type Cost = z.infer<typeof cost>;
+
+const markSchema = z.strictObject({
+  /** Steps of the last stage. */
+  step: count,
+  /** Of the last stage, up to here. */
+  cost,
+  /** The samples file, relative to the cell's folder. */
+  samples: z.string(),
+  problems: count,
+  accuracy: z.number().min(0).max(1),
+});
+
+const resultSchema = z.strictObject({
+  /** Why the training ended early, where it left the numbers: a result too. */
+  diverged: z.string().optional(),
+  /** What was evaluated; absent for a shared beginning. */
+  evaluation: z.record(z.string(), z.unknown()).optional(),
+  /** Of the stages before the last. */
+  before: cost,
+  /** Of the whole run. */
+  whole: cost,
+  marks: z.partialRecord(z.enum(BUDGETS), markSchema),
+});
+/** What a cell came to, as `cell.json` in its folder. */
+export type CellResult = z.infer<typeof resultSchema>;
+export type MarkResult = z.infer<typeof markSchema>;
+
+export const noCounts = (): TokenCounts => ({ generated: 0, prefilled: 0, scored: 0, trained: 0 });
+
+/** Writes what a cell came to, whole or not at all. */
+export function writeCellResult(dir: string, result: CellResult): void {
+  const path = join(dir, "cell.json");
+  try {
+    writeFileSync(`${path}.new`, `${JSON.stringify(result, null, 2)}\n`);
+    renameSync(`${path}.new`, path);
+  } catch (error) {
+    throw diskError(error, path);
+  }
+}
+
+/**
+ * What a cell came to; undefined while it is not complete. Throws a UserError where its folder holds a run of another recipe, or where
+ * the file is damaged.
+ */
+export function readCellResult(
+  dir: string,
+  cell: Cell,
+  evaluation: EvaluationSpec | undefined,
+): CellResult | undefined {
+  if (!isRunFolder(dir)) return undefined;
+  const changed = recipeDifference(readRecord(dir).recipe, recipeTable(cell.recipe));
+  if (changed !== undefined) {
+    throw new UserError(
+      `${dir}: \`${changed.key}\` was ${shown(changed.before)} when this run began and is ${shown(changed.now)} by the experiment; put it back, or give the experiment another folder with --run`,
+    );
+  }
+  const path = join(dir, "cell.json");
+  if (!existsSync(path)) return undefined;
+  let result: CellResult;
+  try {
+    result = resultSchema.parse(JSON.parse(readFileSync(path, "utf8")));
+  } catch {
+    throw new UserError(`${path} is damaged or was written by another version of rifft; remove it to evaluate again`);
+  }
+  if (result.diverged !== undefined) return result;
+  // Evaluated otherwise, or with a mark or its samples missing: the run is there, and is evaluated again.
+  const same =
+    evaluation === undefined || recipeDifference(result.evaluation ?? {}, comparable(evaluation)) === undefined;
+  const there = (mark: BudgetName) => {
+    const found = result.marks[mark];
+    return found !== undefined && existsSync(join(dir, found.samples));
+  };
+  return same && cell.marks.every(there) ? result : undefined;
+}
+
+/** An evaluation as `cell.json` has it. */
+export const comparable = (spec: EvaluationSpec): Record<string, unknown> => JSON.parse(JSON.stringify(spec));
+
+export function addCost(a: Cost, b: Cost): Cost {
+  return { counts: combine(a.counts, b.counts, (x, y) => x + y), engineSeconds: a.engineSeconds + b.engineSeconds };
+}
+
+export function subtractCost(a: Cost, b: Cost): Cost {
+  return { counts: combine(a.counts, b.counts, (x, y) => x - y), engineSeconds: a.engineSeconds - b.engineSeconds };
+}
+
+function combine(a: TokenCounts, b: TokenCounts, by: (x: number, y: number) => number): TokenCounts {
+  return {
+    generated: by(a.generated, b.generated),
+    prefilled: by(a.prefilled, b.prefilled),
+    scored: by(a.scored, b.scored),
+    trained: by(a.trained, b.trained),
+  };
+}
+
+const shown = (value: unknown): string => (value === undefined ? "absent" : JSON.stringify(value));

@@ -1,0 +1,277 @@
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
+import { points, span } from "../eval/compare.ts";
+import { probability } from "../eval/compare-table.ts";
+import { FEWEST_SEEDS } from "../eval/seeds.ts";
+import { diskError } from "../run/disk.ts";
+import { readRecord } from "../run/folder.ts";
+import type { Analysis, ArmAt, ContrastResult, Ran } from "./analyse.ts";
+import type { Cost } from "./cell.ts";
+import { chart } from "./chart.ts";
+import { curves } from "./curves.ts";
+import type { ExperimentFile } from "./file.ts";
+
+/** The page's file, in the experiment's folder and where `out` says. */
+export const PAGE = "README.md";
+
+/** Writes the page, its charts and `results.json`, there and in `out`. Returns the pages' paths. */
+export function writePage(
+  experiment: ExperimentFile,
+  analysis: Analysis,
+  ran: { final: readonly Ran[]; tuning: readonly Ran[] },
+  dir: string,
+  out: string | undefined,
+): string[] {
+  const charts = curves(experiment, ran.final).map(({ file, title, x, series }) => ({
+    file,
+    title,
+    svg: chart(series, { title, x, y: "accuracy, %" }),
+  }));
+  const files: [string, string][] = [
+    [PAGE, pageText(experiment, analysis, ran, charts, out)],
+    ...charts.map(({ file, svg }): [string, string] => [file, svg]),
+    ["results.json", `${JSON.stringify(analysis, null, 2)}\n`],
+  ];
+  const also = out ?? (experiment.out === undefined ? undefined : resolve(experiment.baseDir, experiment.out));
+  return [dir, ...(also === undefined ? [] : [resolve(also)])].map((folder) => {
+    try {
+      mkdirSync(folder, { recursive: true });
+      for (const [name, text] of files) writeFileSync(join(folder, name), text);
+    } catch (error) {
+      throw diskError(error, folder);
+    }
+    return join(folder, PAGE);
+  });
+}
+
+function pageText(
+  experiment: ExperimentFile,
+  analysis: Analysis,
+  ran: { final: readonly Ran[]; tuning: readonly Ran[] },
+  charts: { file: string; title: string }[],
+  out: string | undefined,
+): string {
+  const { missing, arms, contrasts, shared, problems, notes } = analysis;
+  const { final, tuning } = experiment;
+  const primary = contrasts.filter((one) => one.primary);
+  const other = contrasts.filter((one) => !one.primary);
+  const file = relative("", resolve(experiment.source)) || experiment.source;
+  const seeds = final.seeds.length;
+  const sections = [
+    `# ${cell(experiment.title)}`,
+    ...(missing.length === 0
+      ? []
+      : [
+          `**Not complete.** Missing: ${missing.length} cell${missing.length === 1 ? "" : "s"}.`,
+          missing.map(({ cell: id, reason }) => `- \`${id}\`: ${cell(reason)}`).join("\n"),
+        ]),
+    primary.map((one) => `- ${sentence(one, seeds)}`).join("\n"),
+    "## Accuracy on the test problems",
+    `Mean over ${seeds} seeds, with Student's 95 % interval over them${problems > 0 ? `, on ${problems} problems` : ""}. Single accuracies are descriptive: claims are made by the contrasts below.`,
+    accuracyTable(experiment, arms),
+    ...charts.map(({ file: image, title }) => `![${title}](${image})`),
+    ...(charts.length === 0
+      ? [
+          "The runs were not evaluated on their way, so there are no learning curves: `curve = { every = 20 }` in the experiment file adds them.",
+        ]
+      : [`Thin lines are seeds, thick ones their means. ${curveNote(experiment)}`]),
+    "## Primary contrasts",
+    "Named before the run. B minus A in points; t interval over the seeds' differences (other seeds, these problems), two-way bootstrap (other seeds and problems), p of the paired t test over seeds, and p after Holm's correction over these contrasts. A difference is claimed where the last is at most 0.05.",
+    contrastTable(primary, true),
+    powerText(analysis, seeds),
+    ...(other.length === 0
+      ? []
+      : [
+          "## Other pairs",
+          "Descriptive: not named before the run, not corrected, no claim.",
+          contrastTable(other, false),
+        ]),
+    "## Cost",
+    `Mean over seeds, of what the last stage of an arm took up to each mark. Evaluation is not counted.`,
+    costTable(arms),
+    ...(shared.length === 0
+      ? []
+      : [
+          "Before that, not in any budget:",
+          table(
+            ["stages", "used by", "seeds", ...costHead],
+            shared.map(({ name, usedBy, seeds: own, cost }) => [
+              `\`${name}\``,
+              usedBy.join(", ") || "tuning",
+              String(own.length),
+              ...costCells(cost),
+            ]),
+          ),
+        ]),
+    "## Settings tried",
+    settingsText(experiment, analysis),
+    "## How it was run",
+    table(
+      ["", ""],
+      [
+        [
+          "tuning seeds",
+          tuning === undefined || experiment.arm[0].settings.length === 1
+            ? "none: one setting an arm"
+            : tuning.seeds.join(", "),
+        ],
+        ["final seeds", final.seeds.join(", ")],
+        [
+          "budgets",
+          Object.entries(experiment.budgets)
+            .map(([name, amount]) => `${label(name)}: ${thousands(amount)}`)
+            .join("; "),
+        ],
+        ["dev", evaluationText(experiment.dev)],
+        ["test", evaluationText(experiment.test)],
+        ...environments(ran.final).map((text) => ["environment", text]),
+        ...notes.map((note) => ["note", cell(note)]),
+      ],
+    ),
+    `The command that repeats it (complete cells are kept; another \`--run\` begins anew):\n\n\`\`\`\nrifft experiment ${file}${out === undefined ? "" : ` --out ${out}`}\n\`\`\``,
+  ];
+  return `${sections.filter((text) => text !== "").join("\n\n")}\n`;
+}
+
+const label = (name: string): string => (name === "generatedTokens" ? "generated tokens" : "engine seconds");
+const thousands = (value: number): string => Math.round(value).toLocaleString("en-US");
+const signed = (share: number): string => (share > 0 ? `+${points(share)}` : points(share));
+
+/** Text in a table's cell or a line. */
+const cell = (text: string): string => text.replace(/\s+/g, " ").replace(/\|/g, "\\|").replace(/</g, "&lt;");
+
+function table(head: string[], rows: string[][]): string {
+  const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
+  return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
+}
+
+function sentence({ a, b, budget, comparison, corrected = 1, found }: ContrastResult, seeds: number): string {
+  const where = `${b} against ${a} at equal ${label(budget)}`;
+  if (comparison === undefined) return `${where}: missing, because a seed of one of them is not complete.`;
+  const { difference, tInterval, claim } = comparison;
+  const numbers = `${signed(difference)} points, 95 % t interval ${span(tInterval)} over ${seeds} seeds`;
+  if (!claim)
+    return `${where}: no claim can be made with ${seeds} seeds (at least ${FEWEST_SEEDS} are needed); ${numbers}.`;
+  const verdict = found === true ? `**${difference > 0 ? b : a} is better**` : "no difference can be claimed";
+  return `${where}: ${verdict}; ${numbers}, Holm-corrected ${probability(corrected)}.`;
+}
+
+function accuracyTable({ arm, budgets }: ExperimentFile, arms: ArmAt[]): string {
+  const used = Object.keys(budgets);
+  const rows = arm.map(({ name }) => [
+    name,
+    ...used.flatMap((budget) => {
+      const found = arms.find((one) => one.arm === name && one.budget === budget);
+      if (found === undefined) return ["", ""];
+      const { mean, interval, seeds } = found;
+      const range = seeds.length > 1 ? ` [${points(interval.low)}, ${points(interval.high)}]` : "";
+      return [`${points(mean)}${range}`, seeds.map(({ accuracy }) => points(accuracy)).join(" ")];
+    }),
+  ]);
+  return table(["arm", ...used.flatMap((budget) => [`at equal ${label(budget)}, %`, "each seed"])], rows);
+}
+
+function contrastTable(contrasts: ContrastResult[], primary: boolean): string {
+  const rows = contrasts.map(({ a, b, budget, comparison, p, corrected, found }) => {
+    const head = [`${b} - ${a}`, label(budget)];
+    if (comparison === undefined) return [...head, "missing", "", "", "", ...(primary ? ["", "", ""] : [])];
+    const { difference, tInterval, twoWay, signFlip, seedDeviation, claim } = comparison;
+    const tests = primary
+      ? [shortP(p), shortP(corrected), !claim ? "too few seeds" : found === true ? "claimed" : "none"]
+      : [];
+    return [
+      ...head,
+      signed(difference),
+      span(tInterval),
+      span(twoWay),
+      points(seedDeviation),
+      ...tests,
+      shortP(signFlip),
+    ];
+  });
+  const tests = primary ? ["p (t)", "p (Holm)", "difference"] : [];
+  return table(
+    ["B - A", "at equal", "points", "t interval", "two-way", "sd over seeds", ...tests, "p (sign flip)"],
+    rows,
+  );
+}
+
+const shortP = (p: number | undefined): string => (p === undefined ? "" : p < 0.001 ? "< 0.001" : p.toFixed(3));
+
+function powerText({ choices }: Analysis, seeds: number): string {
+  const from = {
+    assumed: "assumed in the file",
+    tuning: "of the tuning seeds",
+    answers: "of the noise of single answers alone; seeds may add to it",
+  };
+  const lines = choices.power.map(
+    ({ a, b, budget, deviation, from: source, detectable, detectableCorrected, power }) => {
+      const looked =
+        power === undefined
+          ? ""
+          : ` A difference of ${points(power.difference)} points is found with probability ${power.uncorrected.toFixed(2)} (${power.corrected.toFixed(2)}).`;
+      return `- ${b} against ${a}, ${label(budget)}: with a standard deviation over seeds of ${points(deviation)} points (${from[source]}), ${seeds} seeds find a difference of ${points(detectable)} points in four of five experiments (${points(detectableCorrected)} at the hardest step of Holm's correction).${looked}`;
+    },
+  );
+  return `Stated before the final cells, by the power of the paired t test (noncentral t):\n\n${lines.join("\n")}`;
+}
+
+const costHead = ["generated", "prefilled", "forward-scored", "trained", "engine seconds"];
+
+const costCells = ({ counts, engineSeconds }: Cost): string[] => [
+  ...[counts.generated, counts.prefilled, counts.scored, counts.trained].map(thousands),
+  engineSeconds.toFixed(1),
+];
+
+function costTable(arms: ArmAt[]): string {
+  const rows = arms.map(({ arm, budget, cost, steps }) => [arm, label(budget), thousands(steps), ...costCells(cost)]);
+  return table(["arm", "mark", "steps", ...costHead], rows);
+}
+
+function settingsText({ arm, tuning }: ExperimentFile, { choices }: Analysis): string {
+  if (arm[0].settings.length === 1) return "One setting an arm: nothing was chosen.";
+  const rows = arm.flatMap(({ name, settings }) =>
+    settings.map((set, i) => {
+      const choice = choices.arms[name];
+      const tried = choice?.settings[i];
+      const dev = Object.values(tried?.dev ?? {}).map((value) => (value === null ? "diverged" : points(value)));
+      const mean = tried === undefined || tried.mean === null ? "" : points(tried.mean);
+      const text = Object.keys(set).length === 0 ? "as in the recipe" : `\`${cell(settingText(set))}\``;
+      return [name, text, dev.join(" "), mean, choice?.chosen === i ? "**chosen**" : ""];
+    }),
+  );
+  const budgets = [
+    ...new Set(Object.values(choices.arms).flatMap(({ budget }) => (budget === undefined ? [] : [label(budget)]))),
+  ];
+  return [
+    `Accuracy on dev in %, at the mark of ${budgets.join(" or ")}, for the tuning seed${tuning?.seeds.length === 1 ? "" : "s"}. The highest mean is chosen, the first listed of equal ones; each arm is chosen once, for all budgets.`,
+    table(["arm", "setting", "each seed", "mean", ""], rows),
+  ].join("\n\n");
+}
+
+const settingText = (set: Record<string, unknown>): string =>
+  Object.entries(set)
+    .map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
+    .join(", ");
+
+function evaluationText({ split, limit, n, temperature, maxTokens }: ExperimentFile["dev"]): string {
+  const first = limit === undefined ? "all" : `the first ${limit}`;
+  return `${first} problems of the ${split} split, ${n === 1 ? "one sample" : `${n} samples`} each at temperature ${temperature}, at most ${maxTokens} tokens`;
+}
+
+function curveNote({ curve, dev }: ExperimentFile): string {
+  const limit = curve === undefined ? "" : `the first ${curve.limit} problems of `;
+  return `Evaluated inside the runs on ${limit}the ${dev.split} split; x counts from where the last stage began.`;
+}
+
+/** The environments of the final cells, each with how many ran there. */
+function environments(final: readonly Ran[]): string[] {
+  const found = new Map<string, number>();
+  for (const { dir, result } of final) {
+    if (result === undefined) continue;
+    const { rifft, platform, cpu, threads, onnxruntime, memoryPlan } = readRecord(dir).environment;
+    const text = `rifft ${rifft}, ${platform}, ${cpu}, ${threads} thread${threads === 1 ? "" : "s"} a cell, ONNX Runtime ${onnxruntime}; ${memoryPlan}`;
+    found.set(text, (found.get(text) ?? 0) + 1);
+  }
+  return [...found].map(([text, cells]) => `${cells} cells: ${cell(text)}`);
+}

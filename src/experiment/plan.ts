@@ -1,0 +1,119 @@
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { type Recipe, recipeTable, type StageRecipe } from "../run/recipe.ts";
+import type { ArmRecipe } from "./arms.ts";
+import { BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
+
+/** One run of an experiment. */
+export interface Cell {
+  /** Its folder in the experiment's, with slashes: `final/grpo/seed-3`. */
+  id: string;
+  phase: "shared" | "tuning" | "final";
+  seed: number;
+  /** Absent for a shared beginning. */
+  arm?: string;
+  /** Position among the arm's settings, from 0. */
+  setting?: number;
+  /** What is evaluated: the weights at these points of its last stage. */
+  marks: BudgetName[];
+  recipe: Recipe;
+  /** The id of the shared beginning that it starts from. */
+  after?: string;
+}
+
+/** Cells, and the beginnings that several of them share, which are run first. */
+export interface Plan {
+  shared: Cell[];
+  cells: Cell[];
+}
+
+/** The budget at which an arm's settings are compared: the file's, where the arm has that one. */
+export function tuningBudget({ tuning, budgets }: ExperimentFile, arm: ArmRecipe): BudgetName {
+  // Seconds are the budget that every arm has.
+  const wanted = tuning?.budget ?? (budgets.engineSeconds === undefined ? "generatedTokens" : "engineSeconds");
+  return arm.budgets.includes(wanted) ? wanted : arm.budgets[0];
+}
+
+/** Every setting of every arm with every tuning seed, up to the mark at which they are compared. */
+export function tuningPlan(experiment: ExperimentFile, arms: readonly ArmRecipe[], dir: string): Plan {
+  if (experiment.arm[0].settings.length === 1) return { shared: [], cells: [] };
+  const cells = arms.flatMap((arm) =>
+    (experiment.tuning?.seeds ?? []).map((seed): Cell => {
+      const marks = [tuningBudget(experiment, arm)];
+      const id = `tuning/${arm.arm}/setting-${arm.setting + 1}/seed-${seed}`;
+      return { id, phase: "tuning", arm: arm.arm, setting: arm.setting, seed, marks, recipe: arm.recipe(seed, marks) };
+    }),
+  );
+  return shareBeginnings(cells, dir);
+}
+
+/** The chosen setting of every arm with every final seed, through all marks. */
+export function finalPlan(experiment: ExperimentFile, chosen: readonly ArmRecipe[], dir: string): Plan {
+  const cells = chosen.flatMap((arm) =>
+    experiment.final.seeds.map((seed): Cell => {
+      const marks = BUDGETS.filter((name) => arm.budgets.includes(name));
+      const id = `final/${arm.arm}/seed-${seed}`;
+      return { id, phase: "final", arm: arm.arm, setting: arm.setting, seed, marks, recipe: arm.recipe(seed, marks) };
+    }),
+  );
+  return shareBeginnings(cells, dir);
+}
+
+/**
+ * Finds the leading stages that several cells share (same model, task, seed and stage tables): they become cells of their own, and the
+ * others start from those folders. Each cell shares the longest beginning that another has too.
+ */
+export function shareBeginnings(cells: readonly Cell[], dir: string): Plan {
+  const uses = new Map<string, number>();
+  for (const { recipe } of cells) {
+    for (const { key } of beginnings(recipe)) uses.set(key, (uses.get(key) ?? 0) + 1);
+  }
+  const shared = new Map<string, Cell>();
+  // `own`: how many cells need all of this one.
+  const cut = (cell: Cell, own: number): Cell => {
+    const { recipe } = cell;
+    const found = beginnings(recipe).findLast(({ key }) => (uses.get(key) ?? 0) > own);
+    if (found === undefined) return cell;
+    const { key, length, digest } = found;
+    let first = shared.get(key);
+    if (first === undefined) {
+      const stages = recipe.stages.slice(0, length);
+      const id = `shared/${stages.map(({ method }) => method).join("-")}-${digest}/seed-${cell.seed}`;
+      first = cut(
+        { id, phase: "shared", seed: cell.seed, marks: [], recipe: { ...recipe, stages } },
+        uses.get(key) ?? 0,
+      );
+      shared.set(key, first);
+    }
+    const from = join(dir, ...first.id.split("/"));
+    const rest = recipe.stages.slice(length).map((stage, i): StageRecipe => {
+      return { ...stage, name: `${i + 1}-${stage.method}`, from: i === 0 ? from : stage.from };
+    });
+    return { ...cell, recipe: { ...recipe, stages: rest }, after: first.id };
+  };
+  const rest = cells.map((cell) => cut(cell, 1));
+  return { shared: [...shared.values()], cells: rest };
+}
+
+interface Beginning {
+  /** The same for cells that can share it. */
+  key: string;
+  /** Stages. */
+  length: number;
+  /** Names it, whatever the seed. */
+  digest: string;
+}
+
+/** Each leading part of a recipe that could be run on its own, the shortest first; never the whole. */
+function beginnings(recipe: Recipe): Beginning[] {
+  const { stage, checkpoint: _, seed, ...top } = recipeTable(recipe);
+  if (!Array.isArray(stage)) return [];
+  // A stage that names another one by its position needs them in one run.
+  const named = recipe.stages.findLastIndex(({ from }) => recipe.stages.some(({ name }) => name === from));
+  return recipe.stages.flatMap(({ from }, length) => {
+    if (length === 0 || length <= named || from !== "previous") return [];
+    const text = JSON.stringify([top, stage.slice(0, length)]);
+    const digest = createHash("sha256").update(text).digest("hex").slice(0, 6);
+    return [{ key: `${String(seed)} ${text}`, length, digest }];
+  });
+}

@@ -1,0 +1,167 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import { createLocalEngine } from "../engine/local/index.ts";
+import type { Engine, TokenCounts } from "../engine/types.ts";
+import { DivergedError } from "../errors.ts";
+import { checkGolds, takeProblems } from "../eval/evaluate.ts";
+import { gradingSettings } from "../eval/report.ts";
+import { modelDigest } from "../run/evaluation.ts";
+import { isRunFolder } from "../run/folder.ts";
+import { InUseError } from "../run/lock.ts";
+import { measure } from "../run/measure.ts";
+import { checkpointState, createSpec, modelFolder } from "../run/models.ts";
+import type { Progress } from "../run/progress.ts";
+import { parseRecipe, type Recipe } from "../run/recipe.ts";
+import { resume, train } from "../run/train.ts";
+import { loadTask } from "../task/load.ts";
+import { type CellResult, comparable, type Cost, noCounts, subtractCost, writeCellResult } from "./cell.ts";
+import type { BudgetName, EvaluationSpec } from "./file.ts";
+
+/** A cell as a process of its own is told of it. */
+export interface CellJob {
+  id: string;
+  /** The run folder. */
+  dir: string;
+  recipe: { toml: string; baseDir: string };
+  marks: BudgetName[];
+  evaluation?: EvaluationSpec;
+  /** Memory budget in GB where the recipe names none. */
+  memory?: number;
+  /** Goes on although the environment changed. */
+  force: boolean;
+}
+
+export interface CellWatch {
+  progress: Progress;
+  /** Samples of an evaluation that are done. */
+  evaluating(mark: BudgetName, done: number, of: number): void;
+  signal: AbortSignal;
+}
+
+/** How long the process of an experiment that was killed may take to be gone, in milliseconds. */
+const PATIENCE = 10_000;
+
+/** Trains what is missing of a cell, evaluates it at its marks and writes `cell.json`. False when it was interrupted. */
+export async function runCell(job: CellJob, watch: CellWatch): Promise<boolean> {
+  const recipe = parseRecipe(job.recipe.toml, { source: job.id, baseDir: job.recipe.baseDir });
+  const engine = createLocalEngine({ memoryGb: recipe.memory ?? job.memory });
+  try {
+    const complete = await trained(job, recipe, engine, watch);
+    if (!complete) return false;
+    const result = await evaluated(job, recipe, engine, watch);
+    if (result === undefined) return false;
+    writeCellResult(job.dir, result);
+    return true;
+  } catch (error) {
+    if (!(error instanceof DivergedError)) throw error;
+    const zero = { counts: noCounts(), engineSeconds: 0 };
+    const whole = { ...zero, counts: countsSoFar(job.dir) };
+    writeCellResult(job.dir, { diverged: error.message, before: zero, whole, marks: {} });
+    throw error;
+  } finally {
+    await engine.close();
+  }
+}
+
+async function trained({ dir, force }: CellJob, recipe: Recipe, engine: Engine, watch: CellWatch): Promise<boolean> {
+  const { progress, signal } = watch;
+  for (const began = performance.now(); ;) {
+    try {
+      const options = { engine, progress, signal };
+      const result = isRunFolder(dir)
+        ? await resume(dir, { ...options, force })
+        : await train(recipe, { ...options, run: dir });
+      return result.complete;
+    } catch (error) {
+      if (!(error instanceof InUseError) || performance.now() - began > PATIENCE) throw error;
+      await sleep(200);
+    }
+  }
+}
+
+async function evaluated(
+  job: CellJob,
+  recipe: Recipe,
+  engine: Engine,
+  { evaluating, signal }: CellWatch,
+): Promise<CellResult | undefined> {
+  const { dir, evaluation } = job;
+  const end = await checkpointState(dir);
+  const before: Cost = {
+    counts: countsBefore(dir, recipe.stages[recipe.stages.length - 1].name),
+    engineSeconds: end.atStageStart.engineSeconds,
+  };
+  const result: CellResult = { before, whole: { counts: end.counts, engineSeconds: end.engineSeconds }, marks: {} };
+  if (evaluation === undefined) return result;
+  result.evaluation = comparable(evaluation);
+  const { split, limit, ...sampling } = evaluation;
+  const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
+  try {
+    const problems = await takeProblems(task, split, limit);
+    checkGolds(task, problems);
+    for (const mark of job.marks) {
+      const model = await modelFolder(dir, mark);
+      const measured = await measure({
+        dir,
+        settings: { model: dir, checkpoint: mark, split, ...gradingSettings(task), ...sampling },
+        weights: await modelDigest(dir, mark),
+        task,
+        problems,
+        withModel: async (work) => {
+          const opened = await engine.create(createSpec(recipe, task, { dir: model, optimizer: false }));
+          try {
+            await work(opened);
+          } finally {
+            await opened.close();
+          }
+        },
+        interrupted: () => signal.aborted,
+        onSample: (samples, total) => evaluating(mark, samples.length, total),
+      });
+      if (measured === undefined) return undefined;
+      const state = await checkpointState(dir, mark);
+      result.marks[mark] = {
+        step: end.marks?.find((kept) => kept.mark === mark)?.step ?? 0,
+        cost: subtractCost({ counts: state.counts, engineSeconds: state.engineSeconds }, before),
+        samples: measured.line.file,
+        problems: problems.length,
+        accuracy: measured.report.accuracy,
+      };
+    }
+    return result;
+  } finally {
+    await task.close();
+  }
+}
+
+/** The run's counts when its last stage began. */
+function countsBefore(dir: string, last: string): TokenCounts {
+  const { stage: _, ...counts } = metricsLines(dir).findLast(({ stage }) => stage !== last) ?? {
+    ...noCounts(),
+    stage: "",
+  };
+  return counts;
+}
+
+/** What a run that did not end had used; its engine seconds stand with the line that was not written. */
+function countsSoFar(dir: string): TokenCounts {
+  const { stage: _, ...counts } = metricsLines(dir).at(-1) ?? { ...noCounts(), stage: "" };
+  return counts;
+}
+
+const metricsLine = z.object({
+  stage: z.string(),
+  generated: z.number(),
+  prefilled: z.number(),
+  scored: z.number(),
+  trained: z.number(),
+});
+
+function metricsLines(dir: string): z.infer<typeof metricsLine>[] {
+  const path = join(dir, "metrics.jsonl");
+  if (!existsSync(path)) return [];
+  const lines = readFileSync(path, "utf8").split("\n");
+  return lines.flatMap((line) => (line === "" ? [] : [metricsLine.parse(JSON.parse(line))]));
+}

@@ -1,0 +1,230 @@
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { z } from "zod";
+import { UserError } from "../errors.ts";
+import { diskError } from "../run/disk.ts";
+import { lockFolder } from "../run/lock.ts";
+import { recipeDifference, recipeToml } from "../run/recipe.ts";
+import { memory, threadCount } from "../runtime/index.ts";
+import { analyse, type Analysis, type Ran } from "./analyse.ts";
+import { type ArmRecipe, armRecipes } from "./arms.ts";
+import { type CellResult, readCellResult } from "./cell.ts";
+import { type CheckedQuestions, checkQuestions } from "./check.ts";
+import { choose, freezeChoices, statePower } from "./choose.ts";
+import type { EvaluationSpec, ExperimentFile } from "./file.ts";
+import { writePage } from "./page.ts";
+import { type Cell, finalPlan, type Plan, tuningPlan } from "./plan.ts";
+import { type PoolJob, runJobs } from "./pool.ts";
+import type { ExperimentProgress } from "./progress.ts";
+
+export interface ExperimentOptions {
+  /** The experiment's folder; `runs/` and the file's name when absent. */
+  dir?: string;
+  /** Where the page is written besides, in place of the file's `out`. */
+  out?: string;
+  progress: ExperimentProgress;
+  /** Aborting it ends every cell after the step in progress, with a checkpoint. */
+  signal: AbortSignal;
+  /** Cells go on although threads, memory plan, library or processor changed. */
+  force?: boolean;
+}
+
+export interface ExperimentResult {
+  dir: string;
+  /** False when it was interrupted, or cells are missing. */
+  complete: boolean;
+  interrupted: boolean;
+  /** Absent when no cell of the final table could be begun. */
+  analysis?: Analysis;
+  /** The pages written. */
+  pages: string[];
+}
+
+/** Runs what is missing of an experiment, and writes its table and page. */
+export async function runExperiment(experiment: ExperimentFile, options: ExperimentOptions): Promise<ExperimentResult> {
+  const dir = folderOf(experiment, options.dir);
+  const arms = armRecipes(experiment);
+  const checked = await checkQuestions(experiment, arms);
+  freezeExperiment(dir, experiment);
+  const unlock = lockFolder(dir);
+  try {
+    return await new Running(experiment, arms, dir, checked, options).run();
+  } finally {
+    options.progress.close();
+    unlock();
+  }
+}
+
+export const folderOf = (experiment: ExperimentFile, dir: string | undefined): string =>
+  resolve(dir ?? join("runs", experiment.name));
+
+/** An experiment in progress. */
+class Running {
+  /** Why cells failed, by their ids. */
+  private readonly failures = new Map<string, string>();
+  /** Ids of cells that others can start from. */
+  private readonly done = new Set<string>();
+  private readonly experiment: ExperimentFile;
+  private readonly arms: readonly ArmRecipe[];
+  private readonly dir: string;
+  private readonly checked: CheckedQuestions;
+  private readonly options: ExperimentOptions;
+
+  constructor(
+    experiment: ExperimentFile,
+    arms: readonly ArmRecipe[],
+    dir: string,
+    checked: CheckedQuestions,
+    options: ExperimentOptions,
+  ) {
+    this.experiment = experiment;
+    this.arms = arms;
+    this.dir = dir;
+    this.checked = checked;
+    this.options = options;
+  }
+
+  async run(): Promise<ExperimentResult> {
+    const { experiment, arms, dir, checked } = this;
+    const { progress, signal } = this.options;
+    checked.notes.forEach((note) => progress.note(note));
+    const tuning = tuningPlan(experiment, arms, dir);
+    await this.runPlan("tuning", tuning);
+    const stopped: ExperimentResult = { dir, complete: false, interrupted: true, pages: [] };
+    if (signal.aborted) return stopped;
+    const tuned = this.read(tuning.cells);
+    const chosen = choose(experiment, arms, tuned);
+    const choices = freezeChoices(dir, chosen, statePower(experiment, chosen, checked.problems));
+    const final = finalPlan(
+      experiment,
+      arms.filter(({ arm, setting }) => choices.arms[arm]?.chosen === setting),
+      dir,
+    );
+    await this.runPlan("final", final);
+    if (signal.aborted) return stopped;
+    const ran = this.read(final.cells);
+    const shared = this.read([...tuning.shared, ...final.shared]);
+    const missing = this.missing([...tuned, ...shared, ...ran]);
+    const analysis = analyse(experiment, choices, ran, shared, missing);
+    analysis.notes.push(...checked.notes);
+    const pages = writePage(experiment, analysis, { final: ran, tuning: tuned }, dir, this.options.out);
+    return { dir, complete: analysis.complete, interrupted: false, analysis, pages };
+  }
+
+  private folder(cell: Cell): string {
+    return join(this.dir, ...cell.id.split("/"));
+  }
+
+  private read(cells: readonly Cell[]): Ran[] {
+    return cells.map((cell) => ({ cell, dir: this.folder(cell), result: this.result(cell) }));
+  }
+
+  private result(cell: Cell): CellResult | undefined {
+    return readCellResult(this.folder(cell), cell, evaluationOf(this.experiment, cell));
+  }
+
+  /** What the table lacks, and why. */
+  private missing(cells: readonly Ran[]): Analysis["missing"] {
+    const found = cells.flatMap(({ cell, result }) => {
+      const reason = result === undefined ? (this.failures.get(cell.id) ?? "not run") : result.diverged;
+      // A setting that diverged is a result: it is not chosen.
+      return reason === undefined || (cell.phase === "tuning" && result !== undefined)
+        ? []
+        : [{ cell: cell.id, reason }];
+    });
+    const held = this.experiment.arm.filter(
+      ({ name }) => !cells.some(({ cell }) => cell.phase === "final" && cell.arm === name),
+    );
+    return [
+      ...found,
+      ...held.map(({ name }) => ({ cell: `final/${name}`, reason: "not begun: a tuning cell of this arm is missing" })),
+    ];
+  }
+
+  /** Runs the cells that are not complete: beginnings first, then what starts from them. */
+  private async runPlan(name: string, { shared, cells }: Plan): Promise<void> {
+    const { experiment } = this;
+    const cores = threadCount();
+    const slots = Math.max(1, experiment.parallel ?? cores);
+    const timed = experiment.budgets.engineSeconds !== undefined;
+    // Beginnings are in no budget, so they run side by side in any case.
+    if (timed) {
+      await this.runCells(`${name}, shared beginnings`, shared, slots);
+      await this.runCells(name, cells, 1);
+    } else await this.runCells(name, [...shared, ...cells], slots);
+  }
+
+  private async runCells(name: string, cells: readonly Cell[], slots: number): Promise<void> {
+    const { progress, signal, force = false } = this.options;
+    const results = new Map(cells.map((cell) => [cell.id, this.result(cell)]));
+    for (const [id, result] of results) if (result !== undefined && result.diverged === undefined) this.done.add(id);
+    const waiting = cells.filter(({ id }) => results.get(id) === undefined);
+    if (waiting.length === 0 || signal.aborted) return;
+    const atOnce = Math.min(slots, waiting.length);
+    // Side by side they share what one alone would take.
+    const share = atOnce > 1 ? { memory: Math.floor((8 * memory().total) / 1e9 / slots) / 10 } : {};
+    progress.phase(name, cells.length, cells.length - waiting.length, atOnce);
+    const jobs = waiting.map((cell): PoolJob => ({
+      after: cell.after,
+      job: {
+        id: cell.id,
+        dir: this.folder(cell),
+        recipe: { toml: recipeToml(cell.recipe), baseDir: cell.recipe.baseDir },
+        marks: cell.marks,
+        evaluation: evaluationOf(this.experiment, cell),
+        ...share,
+        force,
+      },
+    }));
+    await runJobs(jobs, this.done, {
+      slots: atOnce,
+      threads: slots > 1 ? Math.max(1, Math.floor(threadCount() / slots)) : undefined,
+      signal,
+      onStart: (id) => progress.start(id),
+      onProgress: (id, text, done) => progress.update(id, text, done),
+      onEnd: (id, outcome) => {
+        if (outcome.kind === "complete") this.done.add(id);
+        if (outcome.kind === "failed") this.failures.set(id, outcome.message.split("\n")[0]);
+        progress.finish(id, outcome);
+      },
+    });
+  }
+}
+
+/** How a cell is evaluated; a beginning is not. */
+export function evaluationOf({ dev, test }: ExperimentFile, { phase }: Cell): EvaluationSpec | undefined {
+  if (phase === "shared") return undefined;
+  return phase === "tuning" ? dev : test;
+}
+
+const frozenSchema = z.record(z.string(), z.unknown());
+
+/** Writes down what the experiment is when it begins, and refuses another one in the same folder. */
+function freezeExperiment(dir: string, experiment: ExperimentFile): void {
+  const path = join(dir, "experiment.json");
+  // What changes no cell and no claim may change.
+  const { title: _, out: __, parallel: ___, source, baseDir: ____, name: _____, ...fixed } = experiment;
+  const now = frozenSchema.parse(JSON.parse(JSON.stringify(fixed)));
+  if (existsSync(path)) {
+    let before: z.infer<typeof frozenSchema>;
+    try {
+      before = frozenSchema.parse(JSON.parse(readFileSync(path, "utf8")));
+    } catch {
+      throw new UserError(`${path} is damaged; restore it, or give the experiment another folder with --run`);
+    }
+    const changed = recipeDifference(before, now);
+    if (changed === undefined) return;
+    throw new UserError(
+      `${source}: \`${changed.key}\` was ${shown(changed.before)} when ${dir} began and is ${shown(changed.now)}; put it back, or give the experiment another folder with --run`,
+    );
+  }
+  try {
+    mkdirSync(dir, { recursive: true });
+    writeFileSync(`${path}.new`, `${JSON.stringify(now, null, 2)}\n`);
+    renameSync(`${path}.new`, path);
+  } catch (error) {
+    throw diskError(error, path);
+  }
+}
+
+const shown = (value: unknown): string => (value === undefined ? "absent" : JSON.stringify(value));

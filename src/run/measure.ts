@@ -1,0 +1,82 @@
+import { join } from "node:path";
+import type { Model } from "../engine/types.ts";
+import { evaluate } from "../eval/evaluate.ts";
+import { type EvaluationSettings, reportOf, type EvaluationReport } from "../eval/report.ts";
+import type { EvaluatedSample } from "../eval/samples.ts";
+import type { Problem, Task } from "../task/types.ts";
+import { appendLine } from "./disk.ts";
+import { EvaluationFile } from "./evaluation.ts";
+
+export interface MeasureOptions {
+  /** Where `evals.jsonl` and the samples in `evals/` go. */
+  dir: string;
+  settings: EvaluationSettings & Required<Pick<EvaluationSettings, "temperature" | "maxTokens" | "seed">>;
+  /** Digest of the model. */
+  weights: string;
+  task: Task;
+  problems: Problem[];
+  /** The k of pass@k and maj@k. */
+  ks?: number[];
+  /** Opens the model, where samples are missing. */
+  withModel: (work: (model: Model) => Promise<void>) => Promise<void>;
+  /** Of the line in `evals.jsonl`, beside the report. */
+  extra?: () => Promise<object>;
+  interrupted?: () => boolean;
+  note?: (text: string) => void;
+  /** Called for each new sample with all that there are. */
+  onSample?: (samples: readonly EvaluatedSample[], total: number) => void;
+}
+
+export interface Measured {
+  report: EvaluationReport;
+  /** The line of `evals.jsonl` without its time. */
+  line: EvaluationReport & { file: string };
+  samples: EvaluatedSample[];
+}
+
+/** Samples what is not there yet, keeps it, and reports in `evals.jsonl`. Undefined when it was interrupted; the samples so far are kept. */
+export async function measure(options: MeasureOptions): Promise<Measured | undefined> {
+  const { dir, settings, weights, task, problems } = options;
+  const { n, maxTokens, temperature, seed } = settings;
+  const file = new EvaluationFile(dir, settings, weights, problems);
+  try {
+    const samples = [...file.kept];
+    const total = problems.length * n;
+    if (samples.length > 0)
+      options.note?.(`${samples.length} of ${total} samples are in ${join(dir, file.file)} already`);
+    if (samples.length < total) {
+      await options.withModel(async (model) => {
+        const difference = file.begin(model.info.plan);
+        if (difference !== undefined) {
+          options.note?.(
+            `this is not where the evaluation began: ${difference}; log-probs may differ in the last digits`,
+          );
+        }
+        await evaluate({
+          model,
+          tokenizer: model.tokenizer,
+          task,
+          problems,
+          maxTokens,
+          temperature,
+          n,
+          seed,
+          done: samples.length / n,
+          interrupted: options.interrupted,
+          onSample: (one) => {
+            file.append(one);
+            samples.push(one);
+            options.onSample?.(samples, total);
+          },
+        });
+      });
+    }
+    if (samples.length < total) return undefined;
+    const report = reportOf(settings, samples, options.ks);
+    const line = { ...report, ...(await options.extra?.()), file: file.file };
+    appendLine(join(dir, "evals.jsonl"), { at: new Date().toISOString(), ...line });
+    return { report, line, samples };
+  } finally {
+    file.close();
+  }
+}
