@@ -1,9 +1,12 @@
-import { createLocalEngine } from "../engine/local/index.ts";
+import { join } from "node:path";
+import { createLocalEngine, type LocalModel } from "../engine/local/index.ts";
+import type { HeadSpec } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import { type AdapterPair, exportHuggingFace, exportPeft, type ExportType } from "../model/export.ts";
+import { SafetensorsWriter } from "../model/safetensors.ts";
 import { loadTask } from "../task/load.ts";
 import { requireRun } from "./folder.ts";
-import { createSpec, modelFolder, recipeOf } from "./models.ts";
+import { checkpointState, createSpec, headsAt, modelFolder, recipeOf } from "./models.ts";
 
 export const exportFormats = ["hf", "peft", "merged"] as const;
 export type ExportFormat = (typeof exportFormats)[number];
@@ -37,9 +40,11 @@ export async function exportRun({ run, checkpoint, format, out, type }: ExportOp
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   const engine = createLocalEngine({ memoryGb: recipe.memory });
   try {
-    const model = await engine.create(createSpec(recipe, task, from));
+    const heads = headsAt(recipe, await checkpointState(run, checkpoint));
+    const model = await engine.create(createSpec(recipe, task, from, heads));
     if (format !== "peft" || lora === undefined) {
       await exportHuggingFace(out, model.files, model.tensors(), type);
+      await exportHeads(out, model, heads);
       return;
     }
     const adapters = new Map<string, AdapterPair>();
@@ -50,8 +55,28 @@ export async function exportRun({ run, checkpoint, format, out, type }: ExportOp
       adapters.set(module, { a: model.parameters.value(name), b });
     }
     await exportPeft(out, model.files, recipe.model, lora, adapters);
+    await exportHeads(out, model, heads);
   } finally {
     await engine.close();
     await task.close();
+  }
+}
+
+/**
+ * Each scalar head in a file of its own, `value_head.safetensors`, float32: what loads the folder as a plain causal model never meets
+ * it. A value head's tensors are named as TRL's (`v_head.summary.weight`), others' by the head.
+ */
+async function exportHeads(out: string, model: LocalModel, heads: HeadSpec[]): Promise<void> {
+  for (const { name } of heads) {
+    const prefix = name === "value" ? "v_head.summary" : name;
+    const own = model.parameters.entries.filter(({ group }) => group === `head:${name}`);
+    const named = own.map((entry) => ({ ...entry, as: `${prefix}${entry.name.slice(name.length)}` }));
+    const plan = new Map(named.map(({ as, dims }) => [as, { dims, type: "f32" as const }]));
+    const writer = await SafetensorsWriter.create(join(out, `${name}_head.safetensors`), plan);
+    for (const { as, name: tensor } of named) {
+      const { buffer, byteOffset, byteLength } = model.parameters.value(tensor);
+      await writer.write(as, new Uint8Array(buffer, byteOffset, byteLength));
+    }
+    await writer.finish();
   }
 }

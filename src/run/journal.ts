@@ -13,6 +13,7 @@ const verdictSchema = z.object({
   response: z.string(),
   reward: z.number(),
   parts: z.record(z.string(), z.number()),
+  answered: z.boolean().optional(),
   error: z.string().optional(),
 });
 
@@ -38,9 +39,9 @@ export class VerdictJournal {
   constructor(folder: RunFolder, from?: { stage: string; step: number }) {
     this.folder = folder;
     for (const line of folder.verdictLines()) {
-      const { response, reward, parts, error, ...key } = verdictSchema.parse(JSON.parse(line));
+      const { response, reward, parts, answered, error, ...key } = verdictSchema.parse(JSON.parse(line));
       if (key.stage === from?.stage && key.step >= 0 && key.step < from.step) continue;
-      this.known.set(keyText(key), { response, grade: { reward, parts, error } });
+      this.known.set(keyText(key), { response, grade: { reward, parts, answered, error } });
     }
   }
 

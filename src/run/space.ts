@@ -39,7 +39,7 @@ export function estimateSpace(recipe: Recipe, trainable: number, splitSize: numb
 /** Tokens that a stage samples at most, in steps and in evaluations. */
 function stageTokens(recipe: Recipe, stage: StageRecipe, splitSize: number): number {
   const { settings, problemsPerStep, budget, stopAt } = stage;
-  const { samples, maxTokens } = settings;
+  const { samples = 1, maxTokens } = settings;
   const perStep =
     typeof samples === "number" && typeof maxTokens === "number" ? problemsPerStep * samples * maxTokens : 0;
   const measures = budget.kind === "marks" ? budget.measures : [budget];

@@ -22,7 +22,7 @@ import { currentEnvironment, environmentDifference } from "./environment.ts";
 import { cutBackEvaluated, Evaluator } from "./evaluator.ts";
 import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
-import { checkCapabilities, checkProblems } from "./preflight.ts";
+import { checkCapabilities, checkFiles, checkProblems } from "./preflight.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
 import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
 import { RunModel, type StartingPoint } from "./run-model.ts";
@@ -158,6 +158,7 @@ async function withRun(
   let run: Run | undefined;
   try {
     checkCapabilities(recipe, engine.capabilities());
+    checkFiles(recipe);
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
     run = new Run(recipe, options, engine, task);
     return await work(run);
@@ -205,7 +206,7 @@ class Run {
   /** Refuses a disk on which the run does not fit. */
   async checkSpace(dir: string): Promise<void> {
     const { size } = await this.task.problems("train");
-    const estimate = estimateSpace(this.recipe, this.model.opened.info.trainable, size);
+    const estimate = estimateSpace(this.recipe, this.model.trainable, size);
     const free = freeSpace(dir);
     checkSpace(estimate, free, dir);
     this.space = spaceText(estimate, free);
@@ -230,7 +231,7 @@ class Run {
       while (state.stage < recipe.stages.length) {
         const current = recipe.stages[state.stage];
         const model = this.model.opened;
-        counters.attach(model);
+        counters.attach(model, ...(this.model.critic === undefined ? [] : [this.model.critic]));
         if (state.step === 0) {
           state.atStageStart = { generated: counters.now().generated, engineSeconds: counters.engineSeconds };
         }
@@ -252,7 +253,9 @@ class Run {
           recipe: current,
           seed: recipe.seed,
           model,
+          critic: this.model.critic,
           task,
+          baseDir: recipe.baseDir,
           source,
           folder,
           journal,
@@ -281,6 +284,7 @@ class Run {
         if (start !== undefined && state.step === 0) {
           progress.note(`${stage.name} begins with ${start.checkpoint}, the best of ${names[state.stage - 1]}`);
         }
+        for (const line of state.step === 0 ? this.model.newHeads() : []) progress.note(`${stage.name}: ${line}`);
         if (await boundary.enter(stage)) await save();
         await current.run(stage);
         if (interrupted() && (!stage.over || boundary.pending(stage))) return resultOf(folder, recipe, state, false);
@@ -313,7 +317,7 @@ class Run {
     state.engineSeconds = counters.engineSeconds;
     state.sizes = folder.sync();
     const name = checkpointName(state);
-    await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.model.opened.save(dir));
+    await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.model.save(dir));
     pruneCheckpoints(folder.checkpoints, this.recipe.checkpoint.keep, sparedCheckpoints(this.recipe, state));
     return name;
   }
