@@ -97,7 +97,8 @@ export class RunModel {
    */
   private async create(stage: StageRecipe, from: ModelSpec["from"], critic: ModelSpec["from"]): Promise<Model> {
     const { recipe, task, engine } = this;
-    const two = stage.criticHeads !== undefined;
+    // The same in every stage, for a run has one memory plan.
+    const two = recipe.stages.some(({ criticHeads }) => criticHeads !== undefined);
     const spec = (own: ModelSpec["from"], heads: HeadSpec[]): ModelSpec => ({
       ...createSpec(recipe, task, own, heads),
       ...(two && { memoryShare: 1 / 2 }),
