@@ -13,6 +13,7 @@ import { isMode } from "../grade/index.ts";
 import { diskError } from "../run/disk.ts";
 import { EvaluationFile, modelDigest, recordedSettings } from "../run/evaluation.ts";
 import { modelFolder } from "../run/models.ts";
+import { type Reranked, rerankSamples } from "../run/rerank.ts";
 import { parseTaskReference } from "../run/recipe.ts";
 import { parseGrading } from "../task/grading.ts";
 import { allProblems, findLeaks, type Leak } from "../task/leaks.ts";
@@ -35,6 +36,7 @@ interface Options {
   seed: number;
   out?: string;
   from?: string;
+  rerank?: string;
   mode?: string;
   strict?: string[];
   flexible?: string[];
@@ -44,13 +46,15 @@ interface Options {
   json?: boolean;
 }
 
+const SPLITS: readonly Split[] = ["train", "dev", "test"];
+
 export function evalCommand(): Command {
   return new Command("eval")
     .description("accuracy, pass@k, maj@k and best@k with 95 % intervals; keeps every sample; resumes; grades again")
     .option("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
     .option(...checkpointOption)
     .option("--task <T>", "a task's name, file, or TOML table (default: the run's own)")
-    .addOption(new Option("--split <name>", "which problems").choices(["train", "dev", "test"]).default("test"))
+    .addOption(new Option("--split <name>", "which problems").choices(SPLITS).default("test"))
     .option("--limit <problems>", "only the first so many problems", positiveWhole)
     .option("--n <samples>", "samples a problem", positiveWhole, 1)
     .option(
@@ -67,6 +71,10 @@ export function evalCommand(): Command {
     .option("--seed <n>", "another seed gives other samples", wholeNumber, 0)
     .option("--out <dir>", "where evals.jsonl and the samples go (default: the run folder, or runs/eval)")
     .option("--from <file>", "grades the samples of this file again; needs no model")
+    .option(
+      "--rerank <run>",
+      "with --from: scores these samples with a reranker, for rerank@k; keeps the scores beside them",
+    )
     .option("--mode <name>", "how answers are compared (default: the task's)")
     .option("--strict <strategies...>", "where the strict verdict looks for the answer (default: the task's)")
     .option("--flexible <strategies...>", "where the flexible verdict looks for it (default: the task's)")
@@ -75,6 +83,9 @@ export function evalCommand(): Command {
     .option("--html <file>", "also writes the report with its samples as one page")
     .option("--json", "print the result as JSON")
     .action((o: Options) => {
+      if (o.rerank !== undefined && o.from === undefined) {
+        throw new UserError("eval: --rerank scores stored samples; name their file with --from");
+      }
       if (o.validate === true) return validate(o);
       if (o.leaks !== undefined) return leaks(o, o.leaks);
       return o.from === undefined ? sample(o) : regrade(o, o.from);
@@ -176,9 +187,41 @@ async function regrade(o: Options, path: string): Promise<void> {
     note(`${path}: ${some} of ${groups.length} problems lack some of their ${settings.n} samples and are left out`);
   }
   const again = mode === "reward" ? whole : whole.map((one) => regradeSample(one, { mode, strict, flexible }));
-  const report = reportOf(settings, again, o.k);
+  const scored = o.rerank === undefined ? undefined : await scoresOf(o, o.rerank, path, settings.split, again);
+  const report = reportOf(settings, again, o.k, scored?.score);
   writePage(o, report, again);
-  show(o, { ...report, file: path }, report, [`samples: ${path}`]);
+  const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
+  show(o, { ...report, file: path, ...(rerank && { rerank }) }, report, [
+    `samples: ${path}`,
+    ...(rerank === undefined
+      ? []
+      : [`scores: ${rerank.file} (${(100 * rerank.accuracy).toFixed(1)} % of samples told right from wrong)`]),
+  ]);
+}
+
+/** A reranker's scores, read or computed. */
+async function scoresOf(
+  o: Options,
+  run: string,
+  path: string,
+  recorded: string | undefined,
+  samples: EvaluatedSample[],
+): Promise<Reranked> {
+  const status = new StatusLine();
+  try {
+    const split = SPLITS.find((name) => name === recorded) ?? o.split;
+    return await rerankSamples({
+      run,
+      checkpoint: o.checkpoint,
+      samplesFile: path,
+      samples,
+      ...(o.task !== undefined && { task: { reference: parseTaskReference(o.task), baseDir: resolve(".") } }),
+      split,
+      onProgress: (done, of) => status.show(`${done}/${of} samples scored`),
+    });
+  } finally {
+    status.clear();
+  }
 }
 
 /** Grades every gold against itself; exit code 1 where one is not equal to itself. */

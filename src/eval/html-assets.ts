@@ -1,9 +1,9 @@
 /** The page's style: one column, light or dark as the reader's system is, from 400 to 1600 px wide. */
 export const STYLE = `
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #5b6670; --line: #d7dde2; --back: #fff; --card: #f6f8f9;
-  --right: #17733b; --wrong: #b3261e; --unsure: #8a5a00; --c0: #1f5fbf; --c1: #b8560b; --c2: #17733b; }
+  --right: #17733b; --wrong: #b3261e; --unsure: #8a5a00; --c0: #1f5fbf; --c1: #b8560b; --c2: #17733b; --c3: #8a3fa0; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e3e7ea; --soft: #98a4ae; --line: #39424a; --back: #14181b; --card: #1c2226;
-  --right: #63c98a; --wrong: #f2857c; --unsure: #e0b050; --c0: #7fb0f5; --c1: #f0a161; --c2: #63c98a; } }
+  --right: #63c98a; --wrong: #f2857c; --unsure: #e0b050; --c0: #7fb0f5; --c1: #f0a161; --c2: #63c98a; --c3: #cf9be0; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 1rem; background: var(--back); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -22,6 +22,7 @@ svg .bar { stroke-width: 1.6; } svg polyline { fill: none; stroke-width: 1.4; }
 .c0 .bar, .c0 polyline { stroke: var(--c0); } .c0 circle { fill: var(--c0); }
 .c1 .bar, .c1 polyline { stroke: var(--c1); } .c1 circle { fill: var(--c1); }
 .c2 .bar, .c2 polyline { stroke: var(--c2); } .c2 circle { fill: var(--c2); }
+.c3 .bar, .c3 polyline { stroke: var(--c3); } .c3 circle { fill: var(--c3); }
 form { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; position: sticky; top: 0; background: var(--back); padding: .6rem 0; z-index: 1; }
 input[type=search] { flex: 1 1 14rem; min-width: 0; } input, select { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line);
   border-radius: 6px; padding: .3rem .5rem; max-width: 100%; }
