@@ -10,6 +10,7 @@ import { byProblem, type EvaluatedSample, readSamples } from "../eval/samples.ts
 import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { isMode } from "../grade/index.ts";
+import { CHOSEN_ON_TEST } from "../run/best.ts";
 import { diskError } from "../run/disk.ts";
 import { EvaluationFile, modelDigest, recordedSettings } from "../run/evaluation.ts";
 import { modelFolder } from "../run/models.ts";
@@ -116,6 +117,8 @@ async function sample(o: Options): Promise<void> {
     checkGolds(task, problems);
     const { checkpoint } = o;
     // By its own name, which says when; the newest or the best one moves.
+    if (checkpoint === "best" && o.split === "test" && runRecipe(model)?.selection === "reference")
+      note(CHOSEN_ON_TEST);
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const settings = { ...settingsOf(o, model, task, temperature), ...(found && { checkpoint: found }) };
     const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);

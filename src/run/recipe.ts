@@ -5,7 +5,7 @@ import { z } from "zod";
 import type { LoraSettings } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import { type ConfiguredMethod, methods } from "./methods.ts";
-import { checkKeepBest } from "./best.ts";
+import { checkKeepBest, checkSelection } from "./best.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
 import type { Split } from "../task/types.ts";
@@ -30,6 +30,8 @@ export interface Recipe {
     /** The best by this metric is kept besides. */
     keepBest?: string;
   };
+  /** What choices are made on; "reference": the test split, as the published code does. `dev` when absent. */
+  selection?: "dev" | "reference";
   /** Absent: no evaluation inside the run. */
   eval?: EvaluationRecipe;
   /** Memory budget in GB. */
@@ -115,6 +117,7 @@ const recipeSchema = z.strictObject({
       maxTokens: wholeAmount.default(512),
     })
     .optional(),
+  selection: z.enum(["dev", "reference"]).optional(),
   memory: amount.optional(),
   context: wholeAmount.optional(),
   stage: z.array(table).min(1, "a recipe needs at least one [[stage]]"),
@@ -163,12 +166,14 @@ export function checkRecipe(
     seed: recipe.seed,
     lora: recipe.lora,
     checkpoint: recipe.checkpoint,
+    selection: recipe.selection,
     eval: recipe.eval,
     memory: recipe.memory,
     context: recipe.context,
     stages,
   };
   checkKeepBest(checked, source);
+  checkSelection(checked, source);
   return checked;
 }
 

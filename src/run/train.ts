@@ -5,7 +5,7 @@ import type { Engine, TokenCounts } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
-import { type Best, bestOf, sparedCheckpoints } from "./best.ts";
+import { type Best, bestOf, CHOSEN_ON_TEST, sparedCheckpoints } from "./best.ts";
 import { Boundary } from "./boundary.ts";
 import {
   checkpointName,
@@ -225,6 +225,7 @@ class Run {
       const names = recipe.stages.map((stage) => stage.name);
       const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
       progress.note(this.model.opened.info.plan);
+      if (recipe.selection === "reference") progress.note(CHOSEN_ON_TEST);
       if (this.space !== undefined) progress.note(this.space);
       progress.curve(readCurve(folder.dir), bestOf(recipe, state));
       let newest = checkpoint;
