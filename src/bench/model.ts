@@ -1,7 +1,7 @@
 import { LocalModel } from "../engine/local/index.ts";
 import { type MemoryPlan, planMemory } from "../engine/local/plan.ts";
 import { BaseWeights } from "../engine/local/weights.ts";
-import type { ModelSpec } from "../engine/types.ts";
+import type { HeadSpec, ModelSpec } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { ModelFiles } from "../model/types.ts";
 import { Runtime } from "../runtime/index.ts";
@@ -11,8 +11,9 @@ export function openModel(
   files: ModelFiles,
   train: ModelSpec["train"],
   chosen?: MemoryPlan,
+  heads: HeadSpec[] = [],
 ): { model: LocalModel; plan: MemoryPlan } {
-  const spec: ModelSpec = { base: "weights in memory", train };
+  const spec: ModelSpec = { base: "weights in memory", train, heads };
   const plan = chosen ?? planMemory(files, spec);
   const base = train === "full" ? null : new BaseWeights(files, plan.keepStored);
   return { model: new LocalModel(Runtime.open(), files, base, spec, plan, async () => files), plan };

@@ -21,6 +21,8 @@ export interface Method<Settings extends z.ZodObject> {
   problemsPerStep(settings: z.output<Settings>): number;
   /** Heads of the policy, and those of the second model, where it trains one. */
   heads?(settings: z.output<Settings>): { policy: HeadSpec[]; critic?: HeadSpec[] };
+  /** False for one that trains no policy: evaluations inside the run pass it over. */
+  trainsPolicy?: boolean;
   /** Files that it reads. */
   files?(settings: z.output<Settings>): string[];
   /** Tokens of context that a problem needs at least. */
@@ -93,6 +95,7 @@ export const methods = {
     // Its examples are those of a file.
     problemsPerStep: () => 1,
     heads: () => ({ policy: [SCORE] }),
+    trainsPolicy: false,
     files: ({ samples }) => [samples],
     rowLength: promptAndToken,
     quality: { loss: "lower", devLoss: "lower", devAccuracy: "higher", devRerank: "higher" },

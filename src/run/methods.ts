@@ -17,6 +17,8 @@ export interface ConfiguredMethod {
   heads: HeadSpec[];
   /** Heads of the second model; absent where the method trains none. */
   criticHeads?: HeadSpec[];
+  /** Whether evaluations inside the run say something about it. */
+  trainsPolicy: boolean;
   /** Files that it reads. */
   files: string[];
   /** Tokens of context that a problem needs at least. */
@@ -47,6 +49,7 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         problemsPerStep: entry.problemsPerStep(settings),
         heads: policy,
         criticHeads: critic,
+        trainsPolicy: entry.trainsPolicy !== false,
         files: entry.files?.(settings) ?? [],
         rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem, settings),
         quality: entry.quality,
