@@ -144,3 +144,50 @@ test("weights of another shape: the error names stage, folder and what differs",
     /^error: stage 1-sft cannot begin with the weights in .*separate-whole.*lora_A.*dims \[8, \d+\], found \[4, \d+\]/,
   );
 });
+
+test("a reranker is trained on stored samples and scores others; interrupted, the scores are the same", async () => {
+  const sample = async (split: string) => {
+    const args = ["--split", split, "--limit", "12", "--n", "4", "--max-tokens", "24", "--json"];
+    const ended = await rifft(["eval", "--model", join(dir, "shared-whole"), ...args]);
+    expect(ended.stderr).not.toContain("error");
+    const { file }: { file: string } = JSON.parse(ended.stdout);
+    return join(dir, "shared-whole", file);
+  };
+  // After so few steps hardly an answer is right: the labels are given.
+  const lines = readFileSync(await sample("train"), "utf8")
+    .trimEnd()
+    .split("\n");
+  const labelled = lines.map((line, i) => JSON.stringify({ ...JSON.parse(line), solved: i % 3 === 0 }));
+  writeFileSync(join(dir, "labelled.jsonl"), `${labelled.join("\n")}\n`);
+  const file = join(dir, "rerank.toml");
+  const head = recipe("", "shared").slice(0, recipe("", "shared").indexOf("[[stage]]"));
+  const stage = `[[stage]]\nmethod = "rerank"\nfrom = "./shared-whole"\nsamples = "./labelled.jsonl"\nsteps = 4\nbatch = 8\ndevEvery = 2\nlr = 1e-3\n`;
+  writeFileSync(file, `eval = { every = 1, limit = 4 }\n${head}${stage}`);
+  const run = join(dir, "reranker");
+  const trained = await rifft(["train", file, "--run", run, "--json"]);
+  expect(trained.stderr).not.toContain("error");
+  expect(JSON.parse(trained.stdout)).toMatchObject({ stages: [{ name: "1-rerank", steps: 4 }] });
+  const [first, second] = readFileSync(join(run, "metrics.jsonl"), "utf8").trimEnd().split("\n");
+  expect(JSON.parse(first)).toMatchObject({ examples: expect.any(Number), generated: 0 });
+  expect(JSON.parse(second)).toHaveProperty("devRerank");
+  // It trains no policy that could be evaluated.
+  expect(existsSync(join(run, "evals.jsonl"))).toBe(false);
+
+  const samples = await sample("test");
+  const score = () => rifft(["eval", "--from", samples, "--rerank", run, "--json"]);
+  const once = await score();
+  expect(once.stderr).not.toContain("error");
+  const report: { rerank: { file: string }; measures: { name: string; k?: number; value: number }[] } = JSON.parse(
+    once.stdout,
+  );
+  const of = (name: string) => report.measures.filter((measure) => measure.name === name).map(({ k }) => k);
+  expect(of("rerank@k")).toEqual(of("maj@k"));
+  expect(of("rerank@k")).toContain(4);
+  const scores = readFileSync(report.rerank.file, "utf8");
+  expect(scores.trimEnd().split("\n")).toHaveLength(48);
+  writeFileSync(report.rerank.file, scores.slice(0, scores.length / 2));
+  expect((await score()).stdout).toBe(once.stdout);
+
+  const wrong = await rifft(["eval", "--from", samples, "--rerank", join(dir, "shared-whole")]);
+  expect(wrong.stderr).toMatch(/^error: .*shared-whole trained no reranker/);
+});

@@ -90,7 +90,8 @@ async function valueHead(): Promise<Workload> {
   const files = randomFiles(SMOLLM2_135M);
   const train = { lora: LORA };
   const plan = planThatKeeps(files, train, "all");
-  const [plain, headed] = [[], [VALUE]].map((heads) => open(files, train, plan, heads).model);
+  const { model: plain, base } = open(files, train, plan);
+  const { model: headed } = open(files, train, plan, { heads: [VALUE], base });
   const forest = rollouts(8, PROMPT, 256 - PROMPT);
   const clip = { low: 0.8, high: 1.2 };
   const joint = ppoValue({ clip, head: VALUE.name, valueClip: 0.2, coefficient: 5 });

@@ -58,8 +58,8 @@ export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
   }
   const digest = (await modelDigest(run, checkpoint)).slice(0, 8);
   const file = options.samplesFile.replace(/(\.jsonl)?$/, `.rerank-${digest}.jsonl`);
-  const known = new Map(readLines(file).map((line) => [keyOf(line), line.score]));
-  const missing = samples.filter((sample) => !known.has(keyOf(sample)));
+  const known = new Map(keepChunks(file, samples).map((line) => [keyOf(line), line.score]));
+  const missing = samples.slice(known.size);
   if (missing.length > 0) {
     const given = options.task ?? { reference: recipe.task, baseDir: recipe.baseDir };
     const task = await loadTask(given.reference, { baseDir: given.baseDir, seed: recipe.seed });
@@ -121,16 +121,24 @@ async function problemsOf(
   return found;
 }
 
-/** The whole lines of a scores' file; what was cut off at its end goes. */
-function readLines(file: string): Line[] {
+/** The scores of the whole chunks at the file's beginning, in the samples' order; the rest is cut off, because its rows shared passes with missing ones. */
+function keepChunks(file: string, samples: EvaluatedSample[]): Line[] {
   if (!existsSync(file)) return [];
-  const text = readFileSync(file, "utf8");
-  const whole = text.slice(0, text.lastIndexOf("\n") + 1);
-  if (whole.length < text.length) truncateSync(file, Buffer.byteLength(whole));
-  return whole
-    .split("\n")
-    .slice(0, -1)
-    .map((line, i) => parseStrict(lineSchema, parseJson(line, `${file}:${i + 1}`), `${file}:${i + 1}`));
+  const text = readFileSync(file, "utf8").split("\n").slice(0, -1);
+  const lines = text.map((line, i) => parseStrict(lineSchema, parseJson(line, `${file}:${i + 1}`), `${file}:${i + 1}`));
+  const other = lines.findIndex((line, i) => samples[i] === undefined || keyOf(samples[i]) !== keyOf(line));
+  const same = other < 0 ? lines.length : other;
+  const kept = same === samples.length ? same : Math.floor(same / CHUNK) * CHUNK;
+  truncateSync(
+    file,
+    Buffer.byteLength(
+      text
+        .slice(0, kept)
+        .map((line) => `${line}\n`)
+        .join(""),
+    ),
+  );
+  return lines.slice(0, kept);
 }
 
 function parseJson(line: string, place: string): unknown {
