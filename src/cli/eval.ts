@@ -2,6 +2,7 @@ import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { UserError } from "../errors.ts";
+import type { CriticReport } from "../eval/critic.ts";
 import { checkGolds, evaluate, takeProblems } from "../eval/evaluate.ts";
 import { evaluationPage } from "../eval/html.ts";
 import { regradeSample } from "../eval/regrade.ts";
@@ -10,6 +11,7 @@ import { byProblem, type EvaluatedSample, readSamples } from "../eval/samples.ts
 import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { isMode } from "../grade/index.ts";
+import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
 import { diskError } from "../run/disk.ts";
 import { EvaluationFile, modelDigest, recordedSettings } from "../run/evaluation.ts";
@@ -38,6 +40,7 @@ interface Options {
   out?: string;
   from?: string;
   rerank?: string;
+  critic?: string;
   mode?: string;
   strict?: string[];
   flexible?: string[];
@@ -76,6 +79,10 @@ export function evalCommand(): Command {
       "--rerank <run>",
       "with --from: scores these samples with a reranker, for rerank@k; keeps the scores beside them",
     )
+    .option(
+      "--critic <run>",
+      "with --from: how well this run's critic foretells the returns of these samples, which are its policy's",
+    )
     .option("--mode <name>", "how answers are compared (default: the task's)")
     .option("--strict <strategies...>", "where the strict verdict looks for the answer (default: the task's)")
     .option("--flexible <strategies...>", "where the flexible verdict looks for it (default: the task's)")
@@ -84,8 +91,8 @@ export function evalCommand(): Command {
     .option("--html <file>", "also writes the report with its samples as one page")
     .option("--json", "print the result as JSON")
     .action((o: Options) => {
-      if (o.rerank !== undefined && o.from === undefined) {
-        throw new UserError("eval: --rerank scores stored samples; name their file with --from");
+      if ((o.rerank ?? o.critic) !== undefined && o.from === undefined) {
+        throw new UserError("eval: --rerank and --critic score stored samples; name their file with --from");
       }
       if (o.validate === true) return validate(o);
       if (o.leaks !== undefined) return leaks(o, o.leaks);
@@ -194,37 +201,60 @@ async function regrade(o: Options, path: string): Promise<void> {
   const report = reportOf(settings, again, o.k, scored?.score);
   writePage(o, report, again);
   const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
-  show(o, { ...report, file: path, ...(rerank && { rerank }) }, report, [
+  const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings.split, whole);
+  show(o, { ...report, file: path, ...(rerank && { rerank }), ...(critic && { critic }) }, report, [
     `samples: ${path}`,
+    ...(critic === undefined ? [] : [criticLine(critic)]),
     ...(rerank === undefined
       ? []
       : [`scores: ${rerank.file} (${(100 * rerank.accuracy).toFixed(1)} % of samples told right from wrong)`]),
   ]);
 }
 
-/** A reranker's scores, read or computed. */
-async function scoresOf(
+function criticOf(
   o: Options,
   run: string,
-  path: string,
   recorded: string | undefined,
   samples: EvaluatedSample[],
-): Promise<Reranked> {
+): Promise<CriticReport> {
+  const { checkpoint } = o;
+  return withStatus((onProgress) =>
+    measureCritic({ run, checkpoint, samples, split: splitOf(o, recorded), onProgress }),
+  );
+}
+
+function criticLine({ explainedVariance, baseline, difference, interval }: CriticReport): string {
+  const [v, b, d, low, high] = [explainedVariance, baseline, difference, interval.low, interval.high].map((x) =>
+    x.toFixed(3),
+  );
+  return `critic: explains ${v} of the returns' variance, position and length alone ${b}; difference ${d} [${low}, ${high}]`;
+}
+
+const splitOf = (o: Options, recorded: string | undefined): Split =>
+  SPLITS.find((name) => name === recorded) ?? o.split;
+
+async function withStatus<T>(work: (onProgress: (done: number, of: number) => void) => Promise<T>): Promise<T> {
   const status = new StatusLine();
   try {
-    const split = SPLITS.find((name) => name === recorded) ?? o.split;
-    return await rerankSamples({
-      run,
-      checkpoint: o.checkpoint,
-      samplesFile: path,
-      samples,
-      ...(o.task !== undefined && { task: { reference: parseTaskReference(o.task), baseDir: resolve(".") } }),
-      split,
-      onProgress: (done, of) => status.show(`${done}/${of} samples scored`),
-    });
+    return await work((done, of) => status.show(`${done}/${of} samples scored`));
   } finally {
     status.clear();
   }
+}
+
+/** A reranker's scores, read or computed. */
+function scoresOf(
+  o: Options,
+  run: string,
+  samplesFile: string,
+  recorded: string | undefined,
+  samples: EvaluatedSample[],
+): Promise<Reranked> {
+  const { checkpoint } = o;
+  const task = o.task === undefined ? undefined : { reference: parseTaskReference(o.task), baseDir: resolve(".") };
+  return withStatus((onProgress) =>
+    rerankSamples({ run, checkpoint, samplesFile, samples, task, split: splitOf(o, recorded), onProgress }),
+  );
 }
 
 /** Grades every gold against itself; exit code 1 where one is not equal to itself. */

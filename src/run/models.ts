@@ -14,7 +14,7 @@ import {
 } from "./checkpoint.ts";
 import { isRunFolder, readRecord, requireRun } from "./folder.ts";
 import { markKinds } from "./marks.ts";
-import { parseRecipe, type Recipe } from "./recipe.ts";
+import { parseRecipe, type Recipe, type StageRecipe } from "./recipe.ts";
 
 /** What the engine is asked for by a stage of a run; `heads` where they are of use. */
 export function createSpec(
@@ -56,9 +56,14 @@ export async function checkpointState(dir: string, which = "latest"): Promise<Ru
   return (await findCheckpoint(resolve(dir), which)).state;
 }
 
-/** The heads of the policy in a checkpoint: those of the stage that it belongs to. */
-export function headsAt(recipe: Recipe, { stage, step }: Pick<RunState, "stage" | "step">): HeadSpec[] {
-  return recipe.stages[step === 0 ? stage - 1 : stage]?.heads ?? [];
+/** The stage whose weights a checkpoint holds; undefined where none has begun. */
+export function stageAt(recipe: Recipe, { stage, step }: Pick<RunState, "stage" | "step">): StageRecipe | undefined {
+  return recipe.stages[step === 0 ? stage - 1 : stage];
+}
+
+/** The heads of the policy in a checkpoint. */
+export function headsAt(recipe: Recipe, state: Pick<RunState, "stage" | "step">): HeadSpec[] {
+  return stageAt(recipe, state)?.heads ?? [];
 }
 
 /** A run's checkpoint by what it is or by its name, every file compared with its checksum. */

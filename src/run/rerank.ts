@@ -45,7 +45,7 @@ type Line = z.infer<typeof lineSchema>;
 const CHUNK = 64;
 
 /**
- * Scores samples with a reranker. Scores are kept in `<samples>.rerank-<digest of the reranker>.jsonl` and read there the next time. Throws
+ * Scores samples with a reranker. Scores are kept in `<samples>.rerank-<digest of the reranker>` (JSON lines) and read there the next time. Throws
  * a UserError for a run that is no reranker, and for a sample whose problem the task does not have.
  */
 export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
@@ -57,7 +57,7 @@ export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
     throw new UserError(`${run} trained no reranker; expected a run whose last stage is \`method = "rerank"\``);
   }
   const digest = (await modelDigest(run, checkpoint)).slice(0, 8);
-  const file = options.samplesFile.replace(/(\.jsonl)?$/, `.rerank-${digest}.jsonl`);
+  const file = options.samplesFile.replace(/(\.jsonl)?$/, `.rerank-${digest}`);
   const known = new Map(keepChunks(file, samples).map((line) => [keyOf(line), line.score]));
   const missing = samples.slice(known.size);
   if (missing.length > 0) {
@@ -100,7 +100,8 @@ export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
 
 const keyOf = ({ problem, sample }: Pick<EvaluatedSample, "problem" | "sample">) => JSON.stringify([problem, sample]);
 
-async function problemsOf(
+/** The problems that samples answer, by id. Throws a UserError for one that is not there. */
+export async function problemsOf(
   source: { size: number; at(index: number): Problem },
   samples: EvaluatedSample[],
   where: string,

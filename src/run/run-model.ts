@@ -18,7 +18,7 @@ export interface StartingPoint {
 }
 
 /** The folder, in that of the policy, of the second model. */
-const criticDir = (dir: string): string => join(dir, "critic");
+export const criticDir = (dir: string): string => join(dir, "critic");
 
 /** The model of a run, and the second one of a stage whose method trains two: opened anew for each stage, with the weights with which that goes on. */
 export class RunModel {
