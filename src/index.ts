@@ -13,6 +13,12 @@ export { type CurvePoint, readCurve } from "./run/curve.ts";
 export { exportRun, type ExportFormat, type ExportOptions } from "./run/export.ts";
 export { createProgress, type Progress, type StageInfo, type StepReport } from "./run/progress.ts";
 
+// Experiments: arms, settings and seeds as runs, and their table.
+export { type ExperimentFile, parseExperiment, readExperiment } from "./experiment/file.ts";
+export { type ExperimentProgress, experimentProgress } from "./experiment/progress.ts";
+export { type ExperimentOptions, type ExperimentResult, runExperiment } from "./experiment/run.ts";
+export type { Analysis, ArmAt, ContrastResult } from "./experiment/analyse.ts";
+
 // Tasks: problems, prompts, rewards.
 export { createTask } from "./task/create.ts";
 export { loadTask, type LoadOptions } from "./task/load.ts";
@@ -102,3 +108,4 @@ export { reportText } from "./eval/table.ts";
 export { type GoldFinding, validateGolds, type Validation } from "./eval/validate.ts";
 export { findLeaks, type Leak } from "./task/leaks.ts";
 export { type Interval, wilson95 } from "./eval/intervals.ts";
+export { type Bar, histogram, type SolveRate, solveRates } from "./eval/profile.ts";

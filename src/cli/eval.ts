@@ -1,9 +1,9 @@
-import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { UserError } from "../errors.ts";
 import type { CriticReport } from "../eval/critic.ts";
-import { checkGolds, evaluate, takeProblems } from "../eval/evaluate.ts";
+import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { evaluationPage } from "../eval/html.ts";
 import { regradeSample } from "../eval/regrade.ts";
 import { checkKs, type EvaluationReport, type EvaluationSettings, gradingSettings, reportOf } from "../eval/report.ts";
@@ -14,7 +14,8 @@ import { isMode } from "../grade/index.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
 import { diskError } from "../run/disk.ts";
-import { EvaluationFile, modelDigest, recordedSettings } from "../run/evaluation.ts";
+import { modelDigest, recordedSettings } from "../run/evaluation.ts";
+import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
 import { type Reranked, rerankSamples } from "../run/rerank.ts";
 import { parseTaskReference } from "../run/recipe.ts";
@@ -123,56 +124,37 @@ async function sample(o: Options): Promise<void> {
     const problems = await takeProblems(task, o.split, o.limit);
     checkGolds(task, problems);
     const { checkpoint } = o;
-    // By its own name, which says when; the newest or the best one moves.
     if (checkpoint === "best" && o.split === "test" && runRecipe(model)?.selection === "reference")
       note(CHOSEN_ON_TEST);
+    // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const settings = { ...settingsOf(o, model, task, temperature), ...(found && { checkpoint: found }) };
     const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
-    const file = new EvaluationFile(dir, settings, await modelDigest(model, found), problems);
-    try {
-      const samples = [...file.kept];
-      const total = problems.length * o.n;
-      if (samples.length > 0) note(`${samples.length} of ${total} samples are in ${join(dir, file.file)} already`);
-      if (samples.length < total) {
-        let right = samples.filter(({ solved }) => solved).length;
-        await withModel({ model, checkpoint: found }, task, (engine) => {
-          const difference = file.begin(engine.info.plan);
-          if (difference !== undefined)
-            note(`this is not where the evaluation began: ${difference}; log-probs may differ in the last digits`);
-          return evaluate({
-            model: engine,
-            tokenizer: engine.tokenizer,
-            task,
-            problems,
-            maxTokens: o.maxTokens,
-            temperature,
-            n: o.n,
-            seed: o.seed,
-            done: samples.length / o.n,
-            onSample: (one) => {
-              file.append(one);
-              samples.push(one);
-              right += Number(one.solved);
-              const share = ((100 * right) / samples.length).toFixed(1);
-              status.show(`${samples.length}/${total} samples, ${share} % right`);
-            },
-          });
-        });
-      }
-      const report = reportOf(settings, samples, o.k);
-      const leaked = await trainedOn(model, problems);
-      const result = { ...report, ...(leaked === undefined ? {} : { leaks: leaked.length }), file: file.file };
-      writeLine(join(dir, "evals.jsonl"), { at: new Date().toISOString(), ...result });
-      status.clear();
-      writePage(o, report, samples);
-      show(o, result, report, [
-        ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
-        `samples: ${join(dir, file.file)}`,
-      ]);
-    } finally {
-      file.close();
-    }
+    let leaked: Leak[] | undefined;
+    const measured = await measure({
+      dir,
+      settings,
+      weights: await modelDigest(model, found),
+      task,
+      problems,
+      ks: o.k,
+      note,
+      withModel: (work) => withModel({ model, checkpoint: found }, task, work),
+      extra: async () => {
+        leaked = await trainedOn(model, problems);
+        return leaked === undefined ? {} : { leaks: leaked.length };
+      },
+      onSample: ({ done, of, right }) =>
+        status.show(`${done}/${of} samples, ${((100 * right) / done).toFixed(1)} % right`),
+    });
+    status.clear();
+    if (measured === undefined) return;
+    const { report, line, samples } = measured;
+    writePage(o, report, samples);
+    show(o, line, report, [
+      ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
+      `samples: ${join(dir, line.file)}`,
+    ]);
   } finally {
     status.clear();
     await task.close();
@@ -347,7 +329,7 @@ function openTask(o: Options): Promise<Task> {
   return recipeTask(recipe, grading);
 }
 
-function settingsOf(o: Options, model: string, task: Task, temperature: number): EvaluationSettings {
+function settingsOf(o: Options, model: string, task: Task, temperature: number): MeasureOptions["settings"] {
   const { split, n, maxTokens, seed } = o;
   return { model, split, ...gradingSettings(task), n, temperature, maxTokens, seed };
 }
@@ -392,12 +374,4 @@ function writePage({ html }: Options, report: EvaluationReport, samples: Evaluat
 /** A line on standard error. */
 function note(text: string): void {
   process.stderr.write(`${text}\n`);
-}
-
-function writeLine(path: string, line: object): void {
-  try {
-    appendFileSync(path, `${JSON.stringify(line)}\n`);
-  } catch (error) {
-    throw diskError(error, path);
-  }
 }

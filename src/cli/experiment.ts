@@ -3,8 +3,10 @@ import { Command } from "commander";
 import { points, span } from "../eval/compare.ts";
 import { dryRun, type DryRun } from "../experiment/dry-run.ts";
 import { readExperiment } from "../experiment/file.ts";
+import { foundText } from "../experiment/page.ts";
 import { experimentProgress } from "../experiment/progress.ts";
 import { type ExperimentResult, runExperiment } from "../experiment/run.ts";
+import { duration } from "../run/format.ts";
 import { printResult } from "./output.ts";
 import { untilInterrupted } from "./watch.ts";
 
@@ -68,7 +70,18 @@ function summary(file: string, { interrupted, analysis, pages }: ExperimentResul
   ].join("\n");
 }
 
-function dryRunText({ run, shared, tuning, final, power, problems, notes }: DryRun): string {
+function dryRunText({
+  run,
+  shared,
+  profiles,
+  tuning,
+  final,
+  power,
+  problems,
+  notes,
+  engineSeconds,
+  generatedTokens,
+}: DryRun): string {
   const list = (title: string, cells: DryRun["final"]) =>
     cells.length === 0
       ? []
@@ -82,12 +95,21 @@ function dryRunText({ run, shared, tuning, final, power, problems, notes }: DryR
   return [
     `folder: ${run}`,
     ...list("shared beginnings", shared),
+    ...list("profiles", profiles),
     ...list("tuning", tuning),
     ...list("final", final),
+    ...(generatedTokens === undefined
+      ? []
+      : [`generated tokens of all cells at their marks: ${generatedTokens.toLocaleString("en-US")}`]),
+    ...(engineSeconds === undefined
+      ? []
+      : [
+          `engine seconds of all cells: ${duration(engineSeconds)}, one cell at a time; shared beginnings, evaluations and loading add to it`,
+        ]),
     `test: ${problems} problems`,
     ...power.map(
       ({ a, b, budget, deviation, detectable, detectableCorrected }) =>
-        `${b} - ${a} (${budget}): with a deviation over seeds of ${points(deviation)} points a difference of ${points(detectable)} is found in four of five experiments (${points(detectableCorrected)} at Holm's hardest step)`,
+        `${b} - ${a} (${budget}): with a deviation over seeds of ${points(deviation)} points, four of five experiments find ${foundText(detectable)} (${foundText(detectableCorrected)} at Holm's hardest step)`,
     ),
     ...notes,
   ].join("\n");

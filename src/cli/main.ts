@@ -12,6 +12,7 @@ import { pullCommand } from "./pull.ts";
 import { resumeCommand } from "./resume.ts";
 import { sampleCommand } from "./sample.ts";
 import { scoreCommand } from "./score.ts";
+import { taskCommand } from "./task.ts";
 import { trainCommand } from "./train.ts";
 
 /** Exit codes: 1 what a UserError says, 2 a mistake on the command line, 70 a defect of rifft. */
@@ -26,6 +27,7 @@ async function main(args: string[]): Promise<number> {
     trainCommand,
     resumeCommand,
     evalCommand,
+    taskCommand,
     compareCommand,
     experimentCommand,
     sampleCommand,

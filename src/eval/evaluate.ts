@@ -37,6 +37,8 @@ export interface EvaluateOptions {
   interrupted?: () => boolean;
   /** Called for each graded sample, in the order of problems and samples, as soon as those before it are graded. */
   onSample?: (sample: EvaluatedSample) => void;
+  /** Called when a chunk's samples have all been handed on. */
+  onChunk?: () => void;
 }
 
 /**
@@ -52,6 +54,7 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
     // What the cache holds decides how a prefix is computed.
     await model.discard();
     samples.push(...(await evaluateChunk(problems.slice(start, start + size), options)));
+    options.onChunk?.();
   }
   return samples;
 }

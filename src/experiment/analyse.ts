@@ -64,7 +64,10 @@ export interface Analysis {
   problems: number;
   arms: ArmAt[];
   contrasts: ContrastResult[];
+  /** Before the budgets begin to count. */
   shared: SharedCost[];
+  /** Counted in the budgets of the arms that use them. */
+  profiles: SharedCost[];
   choices: Choices;
   notes: string[];
 }
@@ -74,7 +77,7 @@ export function analyse(
   experiment: ExperimentFile,
   choices: Choices,
   final: readonly Ran[],
-  shared: readonly Ran[],
+  before: { shared: readonly Ran[]; profiles: readonly Ran[] },
   missing: Analysis["missing"],
 ): Analysis {
   const at = (arm: string, budget: BudgetName) =>
@@ -147,7 +150,8 @@ export function analyse(
     problems: contrasts.find(({ comparison }) => comparison !== undefined)?.comparison?.problems ?? 0,
     arms,
     contrasts,
-    shared: sharedCosts(shared, final),
+    shared: sharedCosts(before.shared, before.profiles, final),
+    profiles: profileCosts(before.profiles, final),
     choices,
     notes: [
       ...(experiment.final.seeds.length < FEWEST_SEEDS
@@ -172,27 +176,39 @@ function meanCost(costs: readonly Cost[]): Cost {
 }
 
 /** What the stages before the last took: shared beginnings by name, and those that an arm ran by itself. */
-function sharedCosts(shared: readonly Ran[], final: readonly Ran[]): SharedCost[] {
-  const groups = new Map<string, { seeds: number[]; costs: Cost[]; usedBy: Set<string> }>();
-  const add = (name: string, seed: number, cost: Cost, users: (string | undefined)[]) => {
-    const group = groups.get(name) ?? { seeds: [], costs: [], usedBy: new Set<string>() };
-    group.seeds.push(seed);
-    group.costs.push(cost);
-    for (const user of users) if (user !== undefined) group.usedBy.add(user);
-    groups.set(name, group);
-  };
-  for (const { cell, result } of shared) {
-    const users = final.filter(({ cell: { after } }) => after === cell.id).map(({ cell: { arm } }) => arm);
-    if (result !== undefined) add(cell.id.replace(/\/seed-\d+$/, ""), cell.seed, result.whole, users);
-  }
-  for (const { cell, result } of final) {
-    if (result === undefined || result.before.counts.trained === 0) continue;
-    add(`${cell.arm ?? ""}: its stages before the last`, cell.seed, result.before, [cell.arm]);
-  }
-  return [...groups].map(([name, { seeds, costs, usedBy }]) => ({
-    name,
-    seeds,
-    cost: meanCost(costs),
-    usedBy: [...usedBy],
-  }));
+function sharedCosts(shared: readonly Ran[], profiles: readonly Ran[], final: readonly Ran[]): SharedCost[] {
+  const throughProfile = (id: string) => profiles.filter(({ cell }) => cell.after === id).map(({ cell }) => cell.id);
+  const entries = shared.flatMap(({ cell, result }) => {
+    const starts = [cell.id, ...throughProfile(cell.id)];
+    return result === undefined ? [] : [{ ...groupOf(cell), cost: result.whole, users: usersOf(starts, final) }];
+  });
+  const own = final.flatMap(({ cell, result }) => {
+    if (result === undefined || result.before.counts.trained === 0) return [];
+    const name = `${cell.arm ?? ""}: its stages before the last`;
+    return [{ name, seed: cell.seed, cost: result.before, users: cell.arm === undefined ? [] : [cell.arm] }];
+  });
+  return grouped([...entries, ...own]);
+}
+
+function profileCosts(profiles: readonly Ran[], final: readonly Ran[]): SharedCost[] {
+  return grouped(
+    profiles.flatMap(({ cell, result }) =>
+      result === undefined ? [] : [{ ...groupOf(cell), cost: result.whole, users: usersOf([cell.id], final) }],
+    ),
+  );
+}
+
+const groupOf = ({ id, seed }: Cell) => ({ name: id.replace(/\/seed-\d+$/, ""), seed });
+
+const usersOf = (ids: readonly string[], final: readonly Ran[]): string[] =>
+  final.flatMap(({ cell: { after, arm } }) =>
+    after !== undefined && arm !== undefined && ids.includes(after) ? [arm] : [],
+  );
+
+function grouped(entries: readonly { name: string; seed: number; cost: Cost; users: string[] }[]): SharedCost[] {
+  return [...new Set(entries.map(({ name }) => name))].map((name) => {
+    const own = entries.filter((entry) => entry.name === name);
+    const usedBy = [...new Set(own.flatMap(({ users }) => users))];
+    return { name, seeds: own.map(({ seed }) => seed), cost: meanCost(own.map(({ cost }) => cost)), usedBy };
+  });
 }

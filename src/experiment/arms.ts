@@ -3,6 +3,7 @@ import { dirname, resolve } from "node:path";
 import { UserError } from "../errors.ts";
 import { methods } from "../method/index.ts";
 import { applyChange, checkRecipe, isTable, parseToml, type Recipe } from "../run/recipe.ts";
+import { parseWhere } from "../run/where.ts";
 import { type ArmSpec, BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
 
 /** An arm with one of its settings, as a recipe. */
@@ -54,6 +55,13 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
     return { raw, stages };
   };
   const { stages } = compose();
+  if (arm.where !== undefined) {
+    try {
+      parseWhere(arm.where);
+    } catch (error) {
+      throw error instanceof UserError ? new UserError(`${source}: \`where\`: ${error.message}`) : error;
+    }
+  }
   const last = stages[stages.length - 1];
   checkBudget(experiment, last, stages.length, source);
   const generates = methodOf(last)?.generates === true;
@@ -73,11 +81,15 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
       const { raw, stages } = compose();
       const end = stages[stages.length - 1];
       for (const name of BUDGETS) delete end[name];
+      const tokens = experiment.budgets.generatedTokens;
+      if (samplesFirst(end) && tokens !== undefined) end.sampleTokens ??= tokens;
       end.marks = Object.fromEntries(marks.map((name) => [name, experiment.budgets[name]]));
       raw.seed = seed;
       const { curve, dev } = experiment;
       if (curve !== undefined) raw.eval = { split: dev.split, maxTokens: dev.maxTokens, ...curve };
-      return checkRecipe(raw, { source, baseDir: dirname(file) });
+      const recipe = checkRecipe(raw, { source, baseDir: dirname(file) });
+      // The profile's place is the plan's to say.
+      return arm.where === undefined ? recipe : { ...recipe, where: arm.where };
     },
   };
 }
@@ -95,6 +107,12 @@ function checkBudget({ budgets }: ExperimentFile, last: Record<string, unknown>,
   if (length !== undefined) {
     throw new UserError(
       `${source}: \`stage.${count}.${length}\` would end its last stage, which the experiment's \`budgets\` do for all arms alike; remove it`,
+    );
+  }
+  const { sampleTokens } = last;
+  if (typeof sampleTokens === "number" && sampleTokens > (budgets.generatedTokens ?? Infinity)) {
+    throw new UserError(
+      `${source}: \`stage.${count}.sampleTokens\` is ${sampleTokens}, and the experiment's budget of generated tokens is ${budgets.generatedTokens}; leave it out`,
     );
   }
   const own = { ...(isTable(last.marks) ? last.marks : {}), ...last };

@@ -6,7 +6,7 @@ import type { TokenCounts } from "../engine/types.ts";
 import { diskError } from "../run/disk.ts";
 import { isRunFolder, readRecord } from "../run/folder.ts";
 import { recipeDifference, recipeTable } from "../run/recipe.ts";
-import { type BudgetName, BUDGETS, type EvaluationSpec } from "./file.ts";
+import { type BudgetName, BUDGETS, type EvaluationSpec, type ProfileSpec } from "./file.ts";
 import type { Cell } from "./plan.ts";
 
 const count = z.int().nonnegative();
@@ -61,10 +61,12 @@ export function writeCellResult(dir: string, result: CellResult): void {
 export function readCellResult(
   dir: string,
   cell: Cell,
-  evaluation: EvaluationSpec | undefined,
+  evaluation: EvaluationSpec | ProfileSpec | undefined,
 ): CellResult | undefined {
-  if (!isRunFolder(dir)) return undefined;
-  const changed = recipeDifference(readRecord(dir).recipe, recipeTable(cell.recipe));
+  // A profile is samples alone.
+  if (cell.phase !== "profile" && !isRunFolder(dir)) return undefined;
+  const run = cell.phase === "profile" ? undefined : readRecord(dir).recipe;
+  const changed = run && recipeDifference(run, recipeTable(cell.recipe));
   if (changed !== undefined) {
     throw new UserError(
       `${dir}: \`${changed.key}\` was ${shown(changed.before)} when this run began and is ${shown(changed.now)} by the experiment; put it back, or give the experiment another folder with --run`,
@@ -90,7 +92,8 @@ export function readCellResult(
 }
 
 /** An evaluation as `cell.json` has it. */
-export const comparable = (spec: EvaluationSpec): Record<string, unknown> => JSON.parse(JSON.stringify(spec));
+export const comparable = (spec: EvaluationSpec | ProfileSpec): Record<string, unknown> =>
+  JSON.parse(JSON.stringify(spec));
 
 export function addCost(a: Cost, b: Cost): Cost {
   return { counts: combine(a.counts, b.counts, (x, y) => x + y), engineSeconds: a.engineSeconds + b.engineSeconds };

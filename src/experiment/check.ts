@@ -22,7 +22,8 @@ export async function checkQuestions(
   experiment: ExperimentFile,
   arms: readonly ArmRecipe[],
 ): Promise<CheckedQuestions> {
-  const { source, dev, test, final } = experiment;
+  const { source, dev, test, final, curve } = experiment;
+  const tunes = experiment.arm[0].settings.length > 1;
   if (test.split === "train") {
     throw new UserError(
       `${source}: \`test.split\` is "train", whose questions the arms are trained on; name another split`,
@@ -39,7 +40,7 @@ export async function checkQuestions(
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
     try {
       const tested = await takeProblems(task, test.split, test.limit);
-      const chosenOn = await takeProblems(task, dev.split, dev.limit);
+      const chosenOn = tunes || curve !== undefined ? await takeProblems(task, dev.split, dev.limit) : [];
       checkGolds(task, tested);
       const questions = JSON.stringify([gradingSettings(task), tested, chosenOn]);
       if (first !== undefined && first.questions !== questions) {

@@ -18,6 +18,7 @@ export interface PlannedCell {
 export interface DryRun {
   run: string;
   shared: PlannedCell[];
+  profiles: PlannedCell[];
   tuning: PlannedCell[];
   final: PlannedCell[];
   /** Engine seconds that the budgets alone allow all cells; absent where they are no budget. */
@@ -51,6 +52,7 @@ export async function dryRun(experiment: ExperimentFile, folder: string | undefi
   return {
     run: dir,
     shared: planned([...tuning.shared, ...final.shared]),
+    profiles: planned([...tuning.profiles, ...final.profiles]),
     tuning: planned(tuning.cells),
     final: planned(final.cells),
     ...(experiment.budgets.engineSeconds === undefined ? {} : { engineSeconds: total("engineSeconds") }),

@@ -36,6 +36,8 @@ const armSchema = z.strictObject({
   /** Added after the recipe's stages. */
   stage: z.array(overrides).default([]),
   set: overrides.default({}),
+  /** Trains on those training problems whose solve rate in the experiment's profile satisfies it. */
+  where: z.string().min(1).optional(),
   settings: z.array(overrides).min(1, "expected at least one setting, which may be empty: {}").default([{}]),
 });
 
@@ -55,6 +57,15 @@ const fileSchema = z.strictObject({
   }),
   dev: evaluation("dev"),
   test: evaluation("test"),
+  /** How the policy with which arms with `where` begin answers the training problems, once a seed. */
+  profile: z
+    .strictObject({
+      n: whole.default(4),
+      limit: whole.optional(),
+      temperature: z.number().positive().default(1),
+      maxTokens: whole.default(512),
+    })
+    .optional(),
   /** Evaluations inside the runs, for the learning curves; on dev's split. */
   curve: z.strictObject({ every: whole, limit: whole.default(200), maxTokens: whole.optional() }).optional(),
   arm: z.array(armSchema).min(2, "an experiment compares two arms or more"),
@@ -73,6 +84,7 @@ const fileSchema = z.strictObject({
 
 type Parsed = z.output<typeof fileSchema>;
 export type EvaluationSpec = Parsed["dev"];
+export type ProfileSpec = NonNullable<Parsed["profile"]>;
 export type ArmSpec = Parsed["arm"][number];
 export type Contrast = Parsed["contrast"][number];
 
@@ -115,6 +127,17 @@ export function parseExperiment(
     }
   }
   checkSettings(parsed.arm, refuse);
+  const filtered = parsed.arm.find(({ where }) => where !== undefined);
+  if (filtered !== undefined && parsed.profile === undefined) {
+    refuse(
+      `arm "${filtered.name}" has \`where\`, and there is no [profile] to choose training problems by; add one, such as profile = { n = 4, limit = 200 }`,
+    );
+  }
+  if (filtered === undefined && parsed.profile !== undefined) {
+    refuse(
+      'there is a [profile], and no arm has a `where` to use it; give one, such as where = "0.1 < solved < 0.9", or leave it out',
+    );
+  }
   checkSeeds(parsed, refuse);
   if (parsed.tuning?.budget !== undefined && parsed.budgets[parsed.tuning.budget] === undefined) {
     refuse(`\`tuning.budget\` is ${parsed.tuning.budget}, and \`budgets\` has none of that name`);

@@ -5,7 +5,7 @@ import { probability } from "../eval/compare-table.ts";
 import { FEWEST_SEEDS } from "../eval/seeds.ts";
 import { diskError } from "../run/disk.ts";
 import { readRecord } from "../run/folder.ts";
-import type { Analysis, ArmAt, ContrastResult, Ran } from "./analyse.ts";
+import type { Analysis, ArmAt, ContrastResult, Ran, SharedCost } from "./analyse.ts";
 import type { Cost } from "./cell.ts";
 import { chart } from "./chart.ts";
 import { curves } from "./curves.ts";
@@ -51,7 +51,7 @@ function pageText(
   charts: { file: string; title: string }[],
   out: string | undefined,
 ): string {
-  const { missing, arms, contrasts, shared, problems, notes } = analysis;
+  const { missing, arms, contrasts, shared, profiles, problems, notes } = analysis;
   const { final, tuning } = experiment;
   const primary = contrasts.filter((one) => one.primary);
   const other = contrasts.filter((one) => !one.primary);
@@ -74,7 +74,7 @@ function pageText(
       ? [
           "The runs were not evaluated on their way, so there are no learning curves: `curve = { every = 20 }` in the experiment file adds them.",
         ]
-      : [`Thin lines are seeds, thick ones their means. ${curveNote(experiment)}`]),
+      : [`Thin lines are seeds, thick ones their means. ${curveNote(ran.final)}`]),
     "## Primary contrasts",
     "Named before the run. B minus A in points; t interval over the seeds' differences (other seeds, these problems), two-way bootstrap (other seeds and problems), p of the paired t test over seeds, and p after Holm's correction over these contrasts. A difference is claimed where the last is at most 0.05.",
     contrastTable(primary, true),
@@ -89,19 +89,12 @@ function pageText(
     "## Cost",
     `Mean over seeds, of what the last stage of an arm took up to each mark. Evaluation is not counted.`,
     costTable(arms),
-    ...(shared.length === 0
+    ...(shared.length === 0 ? [] : ["Before that, not in any budget:", costsBefore("stages", shared)]),
+    ...(profiles.length === 0
       ? []
       : [
-          "Before that, not in any budget:",
-          table(
-            ["stages", "used by", "seeds", ...costHead],
-            shared.map(({ name, usedBy, seeds: own, cost }) => [
-              `\`${name}\``,
-              usedBy.join(", ") || "tuning",
-              String(own.length),
-              ...costCells(cost),
-            ]),
-          ),
+          "Profiles of the training problems, which the budgets of the arms that use them count:",
+          costsBefore("profile", profiles),
         ]),
     "## Settings tried",
     settingsText(experiment, analysis),
@@ -210,11 +203,15 @@ function powerText({ choices }: Analysis, seeds: number): string {
         power === undefined
           ? ""
           : ` A difference of ${points(power.difference)} points is found with probability ${power.uncorrected.toFixed(2)} (${power.corrected.toFixed(2)}).`;
-      return `- ${b} against ${a}, ${label(budget)}: with a standard deviation over seeds of ${points(deviation)} points (${from[source]}), ${seeds} seeds find a difference of ${points(detectable)} points in four of five experiments (${points(detectableCorrected)} at the hardest step of Holm's correction).${looked}`;
+      return `- ${b} against ${a}, ${label(budget)}: with a standard deviation over seeds of ${points(deviation)} points (${from[source]}), ${seeds} seeds find ${foundText(detectable)} in four of five experiments (${foundText(detectableCorrected)} at the hardest step of Holm's correction).${looked}`;
     },
   );
   return `Stated before the final cells, by the power of the paired t test (noncentral t):\n\n${lines.join("\n")}`;
 }
+
+/** A difference of shares that a test can find. */
+export const foundText = (difference: number): string =>
+  difference <= 1 ? `a difference of ${points(difference)} points` : "no difference that accuracies can have";
 
 const costHead = ["generated", "prefilled", "forward-scored", "trained", "engine seconds"];
 
@@ -222,6 +219,18 @@ const costCells = ({ counts, engineSeconds }: Cost): string[] => [
   ...[counts.generated, counts.prefilled, counts.scored, counts.trained].map(thousands),
   engineSeconds.toFixed(1),
 ];
+
+function costsBefore(what: string, costs: SharedCost[]): string {
+  return table(
+    [what, "used by", "seeds", ...costHead],
+    costs.map(({ name, usedBy, seeds, cost }) => [
+      `\`${name}\``,
+      usedBy.join(", ") || "tuning",
+      String(seeds.length),
+      ...costCells(cost),
+    ]),
+  );
+}
 
 function costTable(arms: ArmAt[]): string {
   const rows = arms.map(({ arm, budget, cost, steps }) => [arm, label(budget), thousands(steps), ...costCells(cost)]);
@@ -259,9 +268,10 @@ function evaluationText({ split, limit, n, temperature, maxTokens }: ExperimentF
   return `${first} problems of the ${split} split, ${n === 1 ? "one sample" : `${n} samples`} each at temperature ${temperature}, at most ${maxTokens} tokens`;
 }
 
-function curveNote({ curve, dev }: ExperimentFile): string {
-  const limit = curve === undefined ? "" : `the first ${curve.limit} problems of `;
-  return `Evaluated inside the runs on ${limit}the ${dev.split} split; x counts from where the last stage began.`;
+function curveNote(final: readonly Ran[]): string {
+  const own = final.find(({ cell: { recipe } }) => recipe.eval !== undefined)?.cell.recipe.eval;
+  const where = own === undefined ? "" : ` on the first ${own.limit} problems of the ${own.split} split`;
+  return `Evaluated inside the runs${where}; x counts from where the last stage began, a profile included.`;
 }
 
 /** The environments of the final cells, each with how many ran there. */

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { UserError } from "../errors.ts";
 import { type Recipe, recipeTable, type StageRecipe } from "../run/recipe.ts";
 import type { ArmRecipe } from "./arms.ts";
 import { BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
@@ -8,7 +9,7 @@ import { BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
 export interface Cell {
   /** Its folder in the experiment's, with slashes: `final/grpo/seed-3`. */
   id: string;
-  phase: "shared" | "tuning" | "final";
+  phase: "shared" | "profile" | "tuning" | "final";
   seed: number;
   /** Absent for a shared beginning. */
   arm?: string;
@@ -17,13 +18,15 @@ export interface Cell {
   /** What is evaluated: the weights at these points of its last stage. */
   marks: BudgetName[];
   recipe: Recipe;
-  /** The id of the shared beginning that it starts from. */
+  /** The id of the cell that must be complete before: the shared beginning that it starts from, or the profile made of that. */
   after?: string;
 }
 
 /** Cells, and the beginnings that several of them share, which are run first. */
 export interface Plan {
   shared: Cell[];
+  /** Profiles of the training problems by what stands at the end of a beginning (or by the base). Their cost counts in their arms' budgets. */
+  profiles: Cell[];
   cells: Cell[];
 }
 
@@ -36,7 +39,7 @@ export function tuningBudget({ tuning, budgets }: ExperimentFile, arm: ArmRecipe
 
 /** Every setting of every arm with every tuning seed, up to the mark at which they are compared. */
 export function tuningPlan(experiment: ExperimentFile, arms: readonly ArmRecipe[], dir: string): Plan {
-  if (experiment.arm[0].settings.length === 1) return { shared: [], cells: [] };
+  if (experiment.arm[0].settings.length === 1) return { shared: [], profiles: [], cells: [] };
   const cells = arms.flatMap((arm) =>
     (experiment.tuning?.seeds ?? []).map((seed): Cell => {
       const marks = [tuningBudget(experiment, arm)];
@@ -69,18 +72,19 @@ export function shareBeginnings(cells: readonly Cell[], dir: string): Plan {
     for (const { key } of beginnings(recipe)) uses.set(key, (uses.get(key) ?? 0) + 1);
   }
   const shared = new Map<string, Cell>();
+  const profiles = new Map<string, Cell>();
   // `own`: how many cells need all of this one.
   const cut = (cell: Cell, own: number): Cell => {
     const { recipe } = cell;
     const found = beginnings(recipe).findLast(({ key }) => (uses.get(key) ?? 0) > own);
-    if (found === undefined) return cell;
+    if (found === undefined) return profiled(cell, undefined);
     const { key, length, digest } = found;
     let first = shared.get(key);
     if (first === undefined) {
       const stages = recipe.stages.slice(0, length);
       const id = `shared/${stages.map(({ method }) => method).join("-")}-${digest}/seed-${cell.seed}`;
       first = cut(
-        { id, phase: "shared", seed: cell.seed, marks: [], recipe: { ...recipe, stages } },
+        { id, phase: "shared", seed: cell.seed, marks: [], recipe: { ...recipe, where: undefined, stages } },
         uses.get(key) ?? 0,
       );
       shared.set(key, first);
@@ -89,10 +93,25 @@ export function shareBeginnings(cells: readonly Cell[], dir: string): Plan {
     const rest = recipe.stages.slice(length).map((stage, i): StageRecipe => {
       return { ...stage, name: `${i + 1}-${stage.method}`, from: i === 0 ? from : stage.from };
     });
-    return { ...cell, recipe: { ...recipe, stages: rest }, after: first.id };
+    return profiled({ ...cell, recipe: { ...recipe, stages: rest }, after: first.id }, first);
   };
-  const rest = cells.map((cell) => cut(cell, 1));
-  return { shared: [...shared.values()], cells: rest };
+  const profiled = (cell: Cell, first: Cell | undefined): Cell => {
+    const { recipe, seed } = cell;
+    if (recipe.where === undefined || recipe.profile !== undefined) return cell;
+    if (recipe.stages.length > 1) {
+      throw new UserError(
+        `arm "${cell.arm}" has \`where\`, so that its stages before the last must be able to run by themselves: leave out \`from\` in them, or name none of them in another`,
+      );
+    }
+    const name = first?.id.split("/")[1] ?? "base";
+    const id = `profile/${name}/seed-${seed}`;
+    const own = first?.recipe ?? { ...recipe, where: undefined };
+    if (!profiles.has(id)) profiles.set(id, { id, phase: "profile", seed, marks: [], recipe: own, after: first?.id });
+    return { ...cell, recipe: { ...recipe, profile: join(dir, ...id.split("/")) }, after: id };
+  };
+  // What is profiled must stand alone, even where one cell goes on from it.
+  const rest = cells.map((cell) => cut(cell, cell.recipe.where === undefined ? 1 : 0));
+  return { shared: [...shared.values()], profiles: [...profiles.values()], cells: rest };
 }
 
 interface Beginning {
@@ -106,7 +125,7 @@ interface Beginning {
 
 /** Each leading part of a recipe that could be run on its own, the shortest first; never the whole. */
 function beginnings(recipe: Recipe): Beginning[] {
-  const { stage, checkpoint: _, seed, ...top } = recipeTable(recipe);
+  const { stage, checkpoint: _, where: __, seed, ...top } = recipeTable(recipe);
   if (!Array.isArray(stage)) return [];
   // A stage that names another one by its position needs them in one run.
   const named = recipe.stages.findLastIndex(({ from }) => recipe.stages.some(({ name }) => name === from));

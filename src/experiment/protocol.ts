@@ -20,6 +20,18 @@ export const requestSchema = z.discriminatedUnion("kind", [
           seed: z.number(),
         })
         .optional(),
+      /** Samples answers to the training problems with what stands in the folder `model`, or with the base; no run. */
+      profile: z
+        .strictObject({
+          model: z.string().optional(),
+          spec: z.strictObject({
+            n: z.number(),
+            limit: z.number().optional(),
+            temperature: z.number(),
+            maxTokens: z.number(),
+          }),
+        })
+        .optional(),
       memory: z.number().optional(),
       force: z.boolean(),
     }),

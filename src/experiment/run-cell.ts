@@ -3,11 +3,11 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { createLocalEngine } from "../engine/local/index.ts";
-import type { Engine, TokenCounts } from "../engine/types.ts";
+import type { Engine, Model, ModelSpec, TokenCounts } from "../engine/types.ts";
 import { DivergedError } from "../errors.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { gradingSettings } from "../eval/report.ts";
-import { modelDigest } from "../run/evaluation.ts";
+import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
 import { isRunFolder } from "../run/folder.ts";
 import { InUseError } from "../run/lock.ts";
 import { measure } from "../run/measure.ts";
@@ -17,7 +17,7 @@ import { parseRecipe, type Recipe } from "../run/recipe.ts";
 import { resume, train } from "../run/train.ts";
 import { loadTask } from "../task/load.ts";
 import { type CellResult, comparable, type Cost, noCounts, subtractCost, writeCellResult } from "./cell.ts";
-import type { BudgetName, EvaluationSpec } from "./file.ts";
+import type { BudgetName, EvaluationSpec, ProfileSpec } from "./file.ts";
 
 /** A cell as a process of its own is told of it. */
 export interface CellJob {
@@ -27,6 +27,8 @@ export interface CellJob {
   recipe: { toml: string; baseDir: string };
   marks: BudgetName[];
   evaluation?: EvaluationSpec;
+  /** Of a profile: the run folder whose weights answer (the base when absent), and how. */
+  profile?: { model?: string; spec: ProfileSpec };
   /** Memory budget in GB where the recipe names none. */
   memory?: number;
   /** Goes on although the environment changed. */
@@ -36,7 +38,7 @@ export interface CellJob {
 export interface CellWatch {
   progress: Progress;
   /** Samples of an evaluation that are done. */
-  evaluating(mark: BudgetName, done: number, of: number): void;
+  evaluating(what: string, done: number, of: number): void;
   signal: AbortSignal;
 }
 
@@ -48,9 +50,9 @@ export async function runCell(job: CellJob, watch: CellWatch): Promise<boolean> 
   const recipe = parseRecipe(job.recipe.toml, { source: job.id, baseDir: job.recipe.baseDir });
   const engine = createLocalEngine({ memoryGb: recipe.memory ?? job.memory });
   try {
-    const complete = await trained(job, recipe, engine, watch);
-    if (!complete) return false;
-    const result = await evaluated(job, recipe, engine, watch);
+    if (job.profile === undefined && !(await trained(job, recipe, engine, watch))) return false;
+    const work = job.profile === undefined ? evaluated : profiled;
+    const result = await work(job, recipe, engine, watch);
     if (result === undefined) return false;
     writeCellResult(job.dir, result);
     return true;
@@ -109,16 +111,9 @@ async function evaluated(
         weights: await modelDigest(dir, mark),
         task,
         problems,
-        withModel: async (work) => {
-          const opened = await engine.create(createSpec(recipe, task, { dir: model, optimizer: false }));
-          try {
-            await work(opened);
-          } finally {
-            await opened.close();
-          }
-        },
+        withModel: (work) => withEngineModel(engine, createSpec(recipe, task, { dir: model, optimizer: false }), work),
         interrupted: () => signal.aborted,
-        onSample: (samples, total) => evaluating(mark, samples.length, total),
+        onSample: ({ done, of }) => evaluating(`evaluation at ${mark}`, done, of),
       });
       if (measured === undefined) return undefined;
       const state = await checkpointState(dir, mark);
@@ -133,6 +128,51 @@ async function evaluated(
     return result;
   } finally {
     await task.close();
+  }
+}
+
+/** Answers to the training problems, whose cost stands in the record beside them. */
+async function profiled(
+  { dir, profile }: CellJob,
+  recipe: Recipe,
+  engine: Engine,
+  { evaluating, signal }: CellWatch,
+): Promise<CellResult | undefined> {
+  if (profile === undefined) throw new Error("no profile is asked for");
+  const { limit, ...sampling } = profile.spec;
+  const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
+  try {
+    const problems = await takeProblems(task, "train", limit);
+    checkGolds(task, problems);
+    const model = profile.model ?? recipe.model;
+    const from = profile.model === undefined ? undefined : { dir: await modelFolder(profile.model), optimizer: false };
+    const measured = await measure({
+      dir,
+      settings: { model, split: "train", ...gradingSettings(task), ...sampling, seed: recipe.seed },
+      weights: await modelDigest(model),
+      task,
+      problems,
+      withModel: (work) => withEngineModel(engine, createSpec(recipe, task, from), work),
+      interrupted: () => signal.aborted,
+      onSample: ({ done, of }) => evaluating("the training problems", done, of),
+    });
+    if (measured === undefined) return undefined;
+    const cost = evaluationRecord(join(dir, measured.line.file))?.cost;
+    if (cost === undefined) throw new Error(`${dir}: what the profile cost was not recorded`);
+    const counts = { ...noCounts(), generated: cost.generated, prefilled: cost.prefilled };
+    const before = { counts: noCounts(), engineSeconds: 0 };
+    return { evaluation: comparable(profile.spec), before, whole: { counts, engineSeconds: cost.seconds }, marks: {} };
+  } finally {
+    await task.close();
+  }
+}
+
+async function withEngineModel(engine: Engine, spec: ModelSpec, work: (model: Model) => Promise<void>): Promise<void> {
+  const model = await engine.create(spec);
+  try {
+    await work(model);
+  } finally {
+    await model.close();
   }
 }
 

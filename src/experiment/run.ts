@@ -10,11 +10,12 @@ import { analyse, type Analysis, type Ran } from "./analyse.ts";
 import { type ArmRecipe, armRecipes } from "./arms.ts";
 import { type CellResult, readCellResult } from "./cell.ts";
 import { type CheckedQuestions, checkQuestions } from "./check.ts";
-import { choose, freezeChoices, statePower } from "./choose.ts";
-import type { EvaluationSpec, ExperimentFile } from "./file.ts";
+import { type Choices, choose, freezeChoices, statePower } from "./choose.ts";
+import type { EvaluationSpec, ExperimentFile, ProfileSpec } from "./file.ts";
 import { writePage } from "./page.ts";
 import { type Cell, finalPlan, type Plan, tuningPlan } from "./plan.ts";
 import { type PoolJob, runJobs } from "./pool.ts";
+import type { CellJob } from "./run-cell.ts";
 import type { ExperimentProgress } from "./progress.ts";
 
 export interface ExperimentOptions {
@@ -92,57 +93,33 @@ class Running {
     await this.runPlan("tuning", tuning);
     const stopped: ExperimentResult = { dir, complete: false, interrupted: true, pages: [] };
     if (signal.aborted) return stopped;
-    const tuned = this.read(tuning.cells);
-    const chosen = choose(experiment, arms, tuned);
+    const chosen = choose(experiment, arms, readCells(experiment, tuning.cells, dir));
     const choices = freezeChoices(dir, chosen, statePower(experiment, chosen, checked.problems));
-    const final = finalPlan(
-      experiment,
-      arms.filter(({ arm, setting }) => choices.arms[arm]?.chosen === setting),
-      dir,
-    );
-    await this.runPlan("final", final);
+    await this.runPlan("final", finalPlan(experiment, chosenArms(arms, choices), dir));
     if (signal.aborted) return stopped;
-    const ran = this.read(final.cells);
-    const shared = this.read([...tuning.shared, ...final.shared]);
-    const missing = this.missing([...tuned, ...shared, ...ran]);
-    const analysis = analyse(experiment, choices, ran, shared, missing);
-    analysis.notes.push(...checked.notes);
-    const pages = writePage(experiment, analysis, { final: ran, tuning: tuned }, dir, this.options.out);
+    const read = readExperimentFolder(experiment, arms, dir, choices, this.failures);
+    read.analysis.notes.push(...checked.notes);
+    const { analysis } = read;
+    const pages = writePage(experiment, analysis, read, dir, this.options.out);
     return { dir, complete: analysis.complete, interrupted: false, analysis, pages };
   }
 
-  private folder(cell: Cell): string {
-    return join(this.dir, ...cell.id.split("/"));
-  }
-
-  private read(cells: readonly Cell[]): Ran[] {
-    return cells.map((cell) => ({ cell, dir: this.folder(cell), result: this.result(cell) }));
-  }
-
   private result(cell: Cell): CellResult | undefined {
-    return readCellResult(this.folder(cell), cell, evaluationOf(this.experiment, cell));
+    return readCellResult(cellFolder(this.dir, cell), cell, evaluationOf(this.experiment, cell));
   }
 
-  /** What the table lacks, and why. */
-  private missing(cells: readonly Ran[]): Analysis["missing"] {
-    const found = cells.flatMap(({ cell, result }) => {
-      const reason = result === undefined ? (this.failures.get(cell.id) ?? "not run") : result.diverged;
-      // A setting that diverged is a result: it is not chosen.
-      return reason === undefined || (cell.phase === "tuning" && result !== undefined)
-        ? []
-        : [{ cell: cell.id, reason }];
-    });
-    const held = this.experiment.arm.filter(
-      ({ name }) => !cells.some(({ cell }) => cell.phase === "final" && cell.arm === name),
-    );
-    return [
-      ...found,
-      ...held.map(({ name }) => ({ cell: `final/${name}`, reason: "not begun: a tuning cell of this arm is missing" })),
-    ];
+  /** What a cell's samples are asked for. */
+  private asked(cell: Cell): Pick<CellJob, "evaluation" | "profile"> {
+    const { profile, dev, test } = this.experiment;
+    if (cell.phase !== "profile")
+      return cell.phase === "shared" ? {} : { evaluation: cell.phase === "tuning" ? dev : test };
+    if (profile === undefined) throw new Error(`${cell.id} is planned without a profile`);
+    const model = cell.after === undefined ? {} : { model: join(this.dir, ...cell.after.split("/")) };
+    return { profile: { ...model, spec: profile } };
   }
 
   /** Runs the cells that are not complete: beginnings first, then what starts from them. */
-  private async runPlan(name: string, { shared, cells }: Plan): Promise<void> {
+  private async runPlan(name: string, { shared, profiles, cells }: Plan): Promise<void> {
     const { experiment } = this;
     const cores = threadCount();
     const slots = Math.max(1, experiment.parallel ?? cores);
@@ -150,8 +127,8 @@ class Running {
     // Beginnings are in no budget, so they run side by side in any case.
     if (timed) {
       await this.runCells(`${name}, shared beginnings`, shared, slots);
-      await this.runCells(name, cells, 1);
-    } else await this.runCells(name, [...shared, ...cells], slots);
+      await this.runCells(name, [...profiles, ...cells], 1);
+    } else await this.runCells(name, [...shared, ...profiles, ...cells], slots);
   }
 
   private async runCells(name: string, cells: readonly Cell[], slots: number): Promise<void> {
@@ -161,17 +138,17 @@ class Running {
     const waiting = cells.filter(({ id }) => results.get(id) === undefined);
     if (waiting.length === 0 || signal.aborted) return;
     const atOnce = Math.min(slots, waiting.length);
-    // Side by side they share what one alone would take.
-    const share = atOnce > 1 ? { memory: Math.floor((8 * memory().total) / 1e9 / slots) / 10 } : {};
+    // Side by side they share what one alone would take; the last one left too, or its memory plan would be another.
+    const share = slots > 1 ? { memory: Math.floor((8 * memory().total) / 1e9 / slots) / 10 } : {};
     progress.phase(name, cells.length, cells.length - waiting.length, atOnce);
     const jobs = waiting.map((cell): PoolJob => ({
       after: cell.after,
       job: {
         id: cell.id,
-        dir: this.folder(cell),
+        dir: cellFolder(this.dir, cell),
         recipe: { toml: recipeToml(cell.recipe), baseDir: cell.recipe.baseDir },
         marks: cell.marks,
-        evaluation: evaluationOf(this.experiment, cell),
+        ...this.asked(cell),
         ...share,
         force,
       },
@@ -191,9 +168,59 @@ class Running {
   }
 }
 
+const cellFolder = (dir: string, { id }: Cell): string => join(dir, ...id.split("/"));
+
+const chosenArms = (arms: readonly ArmRecipe[], choices: Choices): ArmRecipe[] =>
+  arms.filter(({ arm, setting }) => choices.arms[arm]?.chosen === setting);
+
+function readCells(experiment: ExperimentFile, cells: readonly Cell[], dir: string): Ran[] {
+  return cells.map((cell) => {
+    const folder = cellFolder(dir, cell);
+    return { cell, dir: folder, result: readCellResult(folder, cell, evaluationOf(experiment, cell)) };
+  });
+}
+
+/** The cells of an experiment's folder as they are, and their table. `failures`: why cells are missing, by their ids. */
+export function readExperimentFolder(
+  experiment: ExperimentFile,
+  arms: readonly ArmRecipe[],
+  dir: string,
+  choices: Choices,
+  failures: ReadonlyMap<string, string> = new Map(),
+): { analysis: Analysis; final: Ran[]; tuning: Ran[] } {
+  const plans = [tuningPlan(experiment, arms, dir), finalPlan(experiment, chosenArms(arms, choices), dir)];
+  const [tuning, final] = plans.map(({ cells }) => readCells(experiment, cells, dir));
+  const shared = plans.flatMap((plan) => readCells(experiment, plan.shared, dir));
+  const profiles = plans.flatMap((plan) => readCells(experiment, plan.profiles, dir));
+  const missing = missingCells(experiment, [...tuning, ...shared, ...profiles, ...final], failures);
+  return { analysis: analyse(experiment, choices, final, { shared, profiles }, missing), final, tuning };
+}
+
+/** What the table lacks, and why. */
+function missingCells(
+  { arm }: ExperimentFile,
+  cells: readonly Ran[],
+  failures: ReadonlyMap<string, string>,
+): Analysis["missing"] {
+  const found = cells.flatMap(({ cell, result }) => {
+    const reason = result === undefined ? (failures.get(cell.id) ?? "not run") : result.diverged;
+    // A setting that diverged is a result: it is not chosen.
+    return reason === undefined || (cell.phase === "tuning" && result !== undefined) ? [] : [{ cell: cell.id, reason }];
+  });
+  const held = arm.filter(({ name }) => !cells.some(({ cell }) => cell.phase === "final" && cell.arm === name));
+  return [
+    ...found,
+    ...held.map(({ name }) => ({ cell: `final/${name}`, reason: "not begun: a tuning cell of this arm is missing" })),
+  ];
+}
+
 /** How a cell is evaluated; a beginning is not. */
-export function evaluationOf({ dev, test }: ExperimentFile, { phase }: Cell): EvaluationSpec | undefined {
+export function evaluationOf(
+  { dev, test, profile }: ExperimentFile,
+  { phase }: Cell,
+): EvaluationSpec | ProfileSpec | undefined {
   if (phase === "shared") return undefined;
+  if (phase === "profile") return profile;
   return phase === "tuning" ? dev : test;
 }
 

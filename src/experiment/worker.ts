@@ -38,7 +38,8 @@ async function run(job: CellJob): Promise<void> {
   try {
     const complete = await runCell(job, {
       progress: progress(),
-      evaluating: (mark, done, of) => report(`evaluating at ${mark}, ${done}/${of}`, 0.99),
+      evaluating: (what, done, of) =>
+        report(`${what}: ${done}/${of} samples`, job.profile === undefined ? 0.99 : done / of),
       signal: controller.signal,
     });
     send({ kind: complete ? "complete" : "stopped" });

@@ -45,8 +45,20 @@ const recordSchema = z.strictObject({
   weights: z.string(),
   problems: z.string(),
   environment: environmentSchema.optional(),
+  /** What the samples cost; of an evaluation that was interrupted, of the first `samples` of them. */
+  cost: z
+    .strictObject({
+      samples: z.int().nonnegative(),
+      of: z.int().positive(),
+      generated: z.int().nonnegative(),
+      prefilled: z.int().nonnegative(),
+      seconds: z.number().nonnegative(),
+    })
+    .optional(),
 });
-type EvaluationRecord = z.infer<typeof recordSchema>;
+/** Tokens and engine seconds that samples cost. */
+export type SamplingCost = Pick<NonNullable<EvaluationRecord["cost"]>, "generated" | "prefilled" | "seconds">;
+export type EvaluationRecord = z.infer<typeof recordSchema>;
 
 /**
  * The samples file of one evaluation: `evals/<task>-<split>-<digest>.jsonl`, the digest being of everything that the samples depend on,
@@ -61,10 +73,14 @@ export class EvaluationFile {
   private readonly path: string;
   private readonly fd: number;
   private readonly unlock: () => void;
-  private readonly record: EvaluationRecord;
+  private record: EvaluationRecord;
+  private readonly total: number;
+  /** What the kept samples cost, where that was noted. */
+  private readonly paid: EvaluationRecord["cost"];
 
   constructor(dir: string, settings: EvaluationSettings, weights: string, problems: Problem[], givenName?: string) {
-    const record = { ...settings, weights, problems: digest(JSON.stringify(problems)) };
+    const record = { ...settings, weights, problems: problemsDigest(problems) };
+    this.total = problems.length * settings.n;
     const { model: _, checkpoint: __, ...identity } = record;
     const name = givenName ?? `${settings.task}-${settings.split}-${digest(JSON.stringify(identity)).slice(0, 8)}`;
     this.file = `evals/${name}.jsonl`;
@@ -76,8 +92,13 @@ export class EvaluationFile {
     }
     this.unlock = lockFolder(dirname(this.path), `${name}.lock`);
     try {
-      this.record = { ...record, environment: readRecord(this.path)?.environment };
-      this.kept = existsSync(this.path) ? keepChunks(this.path, settings.n, problems) : [];
+      const before = evaluationRecord(this.path);
+      this.record = { ...record, environment: before?.environment };
+      // A chunk whose cost was not written yet counts as cut off.
+      const paid = before?.cost?.samples ?? Infinity;
+      this.kept = existsSync(this.path) ? keepChunks(this.path, settings.n, problems, paid) : [];
+      this.paid = before?.cost;
+      if (this.kept.length > 0) this.record.cost = this.paid;
       this.fd = openSync(this.path, "a");
     } catch (error) {
       this.unlock();
@@ -89,14 +110,36 @@ export class EvaluationFile {
   begin(plan: string): string | undefined {
     const now = currentEnvironment(plan);
     const before: Environment = this.kept.length > 0 ? (this.record.environment ?? now) : now;
-    const text = `${JSON.stringify({ ...this.record, environment: before }, null, 2)}\n`;
+    this.write({ ...this.record, environment: before });
+    return environmentDifference(before, now);
+  }
+
+  /** Notes what the new samples up to now have cost: `samples` of them, all those before included. */
+  spent(samples: number, cost: SamplingCost): void {
+    const before = this.kept.length > 0 ? this.paid : { generated: 0, prefilled: 0, seconds: 0 };
+    // Samples of before costs were noted.
+    if (before === undefined) return;
+    const { generated, prefilled, seconds } = cost;
+    this.write({
+      ...this.record,
+      cost: {
+        samples,
+        of: this.total,
+        generated: before.generated + generated,
+        prefilled: before.prefilled + prefilled,
+        seconds: before.seconds + seconds,
+      },
+    });
+  }
+
+  private write(record: EvaluationRecord): void {
+    this.record = record;
     try {
-      writeFileSync(`${recordPath(this.path)}.new`, text);
+      writeFileSync(`${recordPath(this.path)}.new`, `${JSON.stringify(record, null, 2)}\n`);
       renameSync(`${recordPath(this.path)}.new`, recordPath(this.path));
     } catch (error) {
       throw diskError(error, this.path);
     }
-    return environmentDifference(before, now);
   }
 
   append(sample: EvaluatedSample): void {
@@ -115,13 +158,14 @@ export class EvaluationFile {
 
 /** The settings of a samples file; undefined where no record lies beside it. */
 export function recordedSettings(path: string): EvaluationSettings | undefined {
-  const record = readRecord(path);
+  const record = evaluationRecord(path);
   if (record === undefined) return undefined;
-  const { weights: _, problems: __, environment: ___, ...settings } = record;
+  const { weights: _, problems: __, environment: ___, cost: ____, ...settings } = record;
   return settings;
 }
 
-function readRecord(path: string): EvaluationRecord | undefined {
+/** What lies beside a samples file; undefined where nothing does. */
+export function evaluationRecord(path: string): EvaluationRecord | undefined {
   const source = recordPath(path);
   if (!existsSync(source)) return undefined;
   let value: unknown;
@@ -138,7 +182,7 @@ function readRecord(path: string): EvaluationRecord | undefined {
 const recordPath = (samples: string): string => samples.replace(/(\.jsonl)?$/, ".json");
 
 /** The samples of the whole chunks at the file's beginning; the rest is cut off, because its rows shared a batch with missing ones. */
-function keepChunks(path: string, n: number, problems: Problem[]): EvaluatedSample[] {
+function keepChunks(path: string, n: number, problems: Problem[], most: number): EvaluatedSample[] {
   const { samples, ends } = readSamples(path);
   samples.forEach(({ problem, sample }, i) => {
     const expected = problems[Math.floor(i / n)]?.id;
@@ -150,7 +194,7 @@ function keepChunks(path: string, n: number, problems: Problem[]): EvaluatedSamp
   const total = problems.length * n;
   const { size } = statSync(path);
   // A last line that lost only its end counts as cut.
-  const whole = ends.filter((end) => end <= size).length;
+  const whole = Math.min(most, ends.filter((end) => end <= size).length);
   const chunk = chunkProblems(n) * n;
   const kept = whole === total ? total : Math.floor(whole / chunk) * chunk;
   const fd = openSync(path, "r+");
@@ -160,6 +204,11 @@ function keepChunks(path: string, n: number, problems: Problem[]): EvaluatedSamp
     closeSync(fd);
   }
   return samples.slice(0, kept);
+}
+
+/** A digest of problems as they are asked, in their order. */
+export function problemsDigest(problems: Problem[]): string {
+  return digest(JSON.stringify(problems));
 }
 
 function digest(text: string): string {

@@ -32,6 +32,8 @@ const recordSchema = z.strictObject({
   /** The folder of the recipe as it was given. */
   baseDir: z.string(),
   recipe: z.record(z.string(), z.unknown()),
+  /** SHA-256 of the profile's samples, where the recipe names one. */
+  profile: z.string().optional(),
 });
 /** What a run was started with: compared on resume. */
 export type RunRecord = z.infer<typeof recordSchema>;

@@ -23,8 +23,8 @@ export interface MeasureOptions {
   extra?: () => Promise<object>;
   interrupted?: () => boolean;
   note?: (text: string) => void;
-  /** Called for each new sample with all that there are. */
-  onSample?: (samples: readonly EvaluatedSample[], total: number) => void;
+  /** Called for each new sample: how many there are, of how many, and how many of them are right. */
+  onSample?: (progress: { done: number; of: number; right: number }) => void;
 }
 
 export interface Measured {
@@ -45,6 +45,7 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
     if (samples.length > 0)
       options.note?.(`${samples.length} of ${total} samples are in ${join(dir, file.file)} already`);
     if (samples.length < total) {
+      let right = samples.filter(({ solved }) => solved).length;
       await options.withModel(async (model) => {
         const difference = file.begin(model.info.plan);
         if (difference !== undefined) {
@@ -52,6 +53,8 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
             `this is not where the evaluation began: ${difference}; log-probs may differ in the last digits`,
           );
         }
+        const before = { ...model.counts };
+        const began = performance.now();
         await evaluate({
           model,
           tokenizer: model.tokenizer,
@@ -63,10 +66,19 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
           seed,
           done: samples.length / n,
           interrupted: options.interrupted,
+          onChunk: () => {
+            const { generated, prefilled } = model.counts;
+            file.spent(samples.length, {
+              generated: generated - before.generated,
+              prefilled: prefilled - before.prefilled,
+              seconds: (performance.now() - began) / 1000,
+            });
+          },
           onSample: (one) => {
             file.append(one);
             samples.push(one);
-            options.onSample?.(samples, total);
+            right += Number(one.solved);
+            options.onSample?.({ done: samples.length, of: total, right });
           },
         });
       });

@@ -9,6 +9,7 @@ import { checkKeepBest, checkSelection } from "./best.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
 import type { Split } from "../task/types.ts";
+import { parseWhere } from "./where.ts";
 import { keyPath, parseStrict, unknownKey } from "../strict.ts";
 
 /** A task by name or file, or a table of `name` and the task's own options. */
@@ -34,6 +35,9 @@ export interface Recipe {
   selection?: "dev" | "reference";
   /** Absent: no evaluation inside the run. */
   eval?: EvaluationRecipe;
+  /** A profile of the task's training problems, and which of them are trained on by how often they were solved. */
+  profile?: string;
+  where?: string;
   /** Memory budget in GB. */
   memory?: number;
   /** Longest prompt with response, in tokens; the model's own limit when absent. */
@@ -118,6 +122,8 @@ const recipeSchema = z.strictObject({
     })
     .optional(),
   selection: z.enum(["dev", "reference"]).optional(),
+  profile: z.string().min(1).optional(),
+  where: z.string().optional(),
   memory: amount.optional(),
   context: wholeAmount.optional(),
   stage: z.array(table).min(1, "a recipe needs at least one [[stage]]"),
@@ -168,6 +174,7 @@ export function checkRecipe(
     checkpoint: recipe.checkpoint,
     selection: recipe.selection,
     eval: recipe.eval,
+    ...checkWhere(recipe, source, baseDir),
     memory: recipe.memory,
     context: recipe.context,
     stages,
@@ -175,6 +182,22 @@ export function checkRecipe(
   checkKeepBest(checked, source);
   checkSelection(checked, source);
   return checked;
+}
+
+/** A profile and the condition on it, which are of use together alone. */
+function checkWhere({ profile, where }: { profile?: string; where?: string }, source: string, baseDir: string) {
+  if (where === undefined && profile === undefined) return {};
+  if (where === undefined || profile === undefined) {
+    const [given, missing] = where === undefined ? ["profile", "where"] : ["where", "profile"];
+    const hint = missing === "where" ? 'where = "0.1 < solved < 0.9"' : "the samples that `rifft task profile` wrote";
+    throw new UserError(`${source}: \`${given}\` needs \`${missing}\` beside it: ${hint}`);
+  }
+  try {
+    parseWhere(where);
+  } catch (error) {
+    throw error instanceof UserError ? new UserError(`${source}: \`where\`: ${error.message}`) : error;
+  }
+  return { profile: resolve(baseDir, profile), where };
 }
 
 function parseStage(raw: Record<string, unknown>, index: number, source: string): StageRecipe {

@@ -23,6 +23,7 @@ import { cutBackEvaluated, Evaluator } from "./evaluator.ts";
 import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
 import { checkCapabilities, checkFiles, checkProblems } from "./preflight.ts";
+import { type TrainingProblems, trainingProblems } from "./profile.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
 import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
 import { RunModel, type StartingPoint } from "./run-model.ts";
@@ -76,11 +77,12 @@ export async function train(recipe: Recipe, options: TrainOptions = {}): Promise
     );
   }
   return withRun(recipe, options, async (run) => {
-    await run.prepare(beginning, undefined);
+    const state = run.beginning();
+    await run.prepare(state, undefined);
     await run.checkSpace(dir);
     const record = { ...run.record(), baseDir: recipe.baseDir, recipe: recipeTable(recipe) };
     const folder = RunFolder.create(dir, recipeToml(recipe), record);
-    return run.go(folder, structuredClone(beginning), undefined);
+    return run.go(folder, state, undefined);
   });
 }
 
@@ -109,13 +111,18 @@ export async function resume(dir: string, options: ResumeOptions = {}): Promise<
       progress.note(text);
       setAside(folder.checkpoints, name);
     });
-    const state = found?.state ?? structuredClone(beginning);
     if (found === undefined) progress.note("no checkpoint yet: starting from the beginning");
-    if (state.stage === recipe.stages.length) {
-      progress.note(`${folder.dir} is complete: all ${state.totalSteps} steps are done`);
-      return resultOf(folder, recipe, state, true);
+    if (found?.state.stage === recipe.stages.length) {
+      progress.note(`${folder.dir} is complete: all ${found.state.totalSteps} steps are done`);
+      return resultOf(folder, recipe, found.state, true);
     }
     return await withRun(recipe, options, async (run) => {
+      const state = found?.state ?? run.beginning();
+      if (before.profile !== run.training.profile?.sha256) {
+        throw new UserError(
+          `${recipe.profile} is not as it was when ${folder.dir} began, and its problems were chosen by it; put it back, or start a new run`,
+        );
+      }
       await run.prepare(state, { folder, checkpoint: found?.path });
       checkEnvironment(folder, before, run.record(), options.force === true, progress);
       const names = recipe.stages.map((stage) => stage.name);
@@ -160,7 +167,7 @@ async function withRun(
     checkCapabilities(recipe, engine.capabilities());
     checkFiles(recipe);
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
-    run = new Run(recipe, options, engine, task);
+    run = new Run(recipe, options, engine, task, await trainingProblems(recipe, task));
     return await work(run);
   } finally {
     await run?.close();
@@ -173,15 +180,18 @@ class Run {
   private readonly recipe: Recipe;
   private readonly options: TrainOptions;
   private readonly task: Task;
+  /** What it trains on. */
+  readonly training: TrainingProblems;
   private evaluator: Evaluator | undefined;
   private readonly model: RunModel;
   /** What it needs of the disk, in words. */
   private space: string | undefined;
 
-  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task) {
+  constructor(recipe: Recipe, options: TrainOptions, engine: Engine, task: Task, training: TrainingProblems) {
     this.recipe = recipe;
     this.options = options;
     this.task = task;
+    this.training = training;
     this.model = new RunModel(recipe, engine, task);
   }
 
@@ -190,13 +200,25 @@ class Run {
     await this.task.close();
   }
 
-  record(): Pick<RunRecord, "environment"> {
-    return { environment: currentEnvironment(this.model.opened.info.plan) };
+  record(): Pick<RunRecord, "environment" | "profile"> {
+    return {
+      environment: currentEnvironment(this.model.opened.info.plan),
+      profile: this.training.profile?.sha256,
+    };
+  }
+
+  /** The state before the first step, in which what a profile cost is counted. */
+  beginning(): RunState {
+    const cost = this.training.profile?.cost;
+    const state = structuredClone(beginning);
+    if (cost === undefined) return state;
+    Object.assign(state.counts, { generated: cost.generated, prefilled: cost.prefilled });
+    return { ...state, engineSeconds: cost.seconds };
   }
 
   /** Opens the model with which the run goes on, and checks the problems against it. */
   async prepare(state: RunState, at: StartingPoint | undefined): Promise<void> {
-    const source = await this.task.problems("train");
+    const { source } = this.training;
     this.evaluator = await Evaluator.open(this.recipe, this.task);
     const model = await this.model.open(state, at);
     checkProblems(this.recipe, this.task, source, model);
@@ -221,19 +243,21 @@ class Run {
     const interrupted = () => options.signal?.aborted === true;
     let where = () => "";
     try {
-      const source = await task.problems("train");
+      const { source, profile } = this.training;
       const names = recipe.stages.map((stage) => stage.name);
       const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
       progress.note(this.model.opened.info.plan);
       if (recipe.selection === "reference") progress.note(CHOSEN_ON_TEST);
       if (this.space !== undefined) progress.note(this.space);
+      if (profile !== undefined) progress.note(profile.text);
       progress.curve(readCurve(folder.dir), bestOf(recipe, state));
       let newest = checkpoint;
       while (state.stage < recipe.stages.length) {
         const current = recipe.stages[state.stage];
         const model = this.model.opened;
         counters.attach(model, ...(this.model.critic === undefined ? [] : [this.model.critic]));
-        if (state.step === 0) {
+        // The first stage's budget includes what came before it, a profile's cost.
+        if (state.step === 0 && state.stage > 0) {
           state.atStageStart = { generated: counters.now().generated, engineSeconds: counters.engineSeconds };
         }
         const save = async () => {

@@ -51,8 +51,13 @@ async function open(definition: TaskDefinition, split: Split): Promise<ProblemSo
   const given = definition.splits[split];
   const where = `task ${definition.name}, split ${split}`;
   if (given === undefined) {
-    const has = Object.keys(definition.splits).join(", ");
-    throw new UserError(`task ${definition.name} has no split ${split}; it has ${has}`);
+    const has = Object.keys(definition.splits);
+    // Files of questions hold some out when they are asked to; other tasks make a split of their own.
+    const hint =
+      split === "dev" && has.includes("train")
+        ? " (published sets and data files make one of training questions with task.dev = 200)"
+        : "";
+    throw new UserError(`task ${definition.name} has no split ${split}; it has ${has.join(", ")}${hint}`);
   }
   const problems: unknown = typeof given === "function" ? await given() : given;
   if (Array.isArray(problems)) return listSource(where, problems);

@@ -99,7 +99,25 @@ export function share(text: string): number {
   return hashKey(text)[0] / 2 ** 32;
 }
 
-/** Whether a training question is held out as dev, for a dev split of this fraction. Equal questions are always on one side. */
-export function heldOut(question: string, fraction: number): boolean {
-  return share(questionKey(question)) < fraction;
+/**
+ * Which training questions are held out as dev: `dev` is a share below 1, or how many. Equal questions are always on one side, so that
+ * a number may be passed by the copies of the last.
+ */
+export function heldOut(questions: string[], dev: number): Set<string> {
+  const copies = new Map<string, number>();
+  for (const question of questions) {
+    const key = questionKey(question);
+    copies.set(key, (copies.get(key) ?? 0) + 1);
+  }
+  if (dev < 1) return new Set([...copies.keys()].filter((key) => share(key) < dev));
+  const held = new Set<string>();
+  let count = 0;
+  // Of equal shares, whose texts differ, the order decides.
+  const byShare = [...copies.keys()].sort((a, b) => share(a) - share(b) || (a < b ? -1 : 1));
+  for (const key of byShare) {
+    if (count >= dev) break;
+    held.add(key);
+    count += copies.get(key) ?? 0;
+  }
+  return held;
 }

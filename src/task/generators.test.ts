@@ -66,6 +66,19 @@ describe("wordproblems", () => {
     }
   });
 
+  test("hasty may differ by the number of steps; the problems are the same", async () => {
+    const train = await take(await load("wordproblems", { demonstrations: 1000, hasty: [0.3, 1] }), "train");
+    const share = (steps: number) => {
+      const own = train.filter(({ data }) => Number(data?.steps) === steps);
+      return own.filter(({ data }) => data?.hasty === true).length / own.length;
+    };
+    expect(share(1)).toBe(0);
+    expect(Math.abs(share(2) - 0.3)).toBeLessThan(0.1);
+    expect(share(3)).toBe(1);
+    const plain = await take(await load("wordproblems", { demonstrations: 1000 }), "train");
+    expect(train.map(textOf)).toEqual(plain.map(textOf));
+  });
+
   test("every line of a demonstration is true", async () => {
     for (const { demonstrations } of await take(await load("wordproblems"), "train", 500)) {
       for (const [, a, operator, b, c] of demonstrations?.[0].matchAll(/: (\d+) ([-+*/]) (\d+) = (\d+)\./g) ?? []) {

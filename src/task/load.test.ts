@@ -43,6 +43,34 @@ describe("loadTask refuses", () => {
 describe("a JSON-lines task", () => {
   const line = (record: object) => `${JSON.stringify(record)}\n`;
 
+  test("dev may be a number of questions; equal ones stay together; the seed plays no part", async () => {
+    const questions = Array.from({ length: 50 }, (_, i) => ({ question: `What is ${i >> 1} + 1?`, answer: "1" }));
+    write("pairs.jsonl", questions.map(line).join(""));
+    const split = async (dev: number, seed = 1) => {
+      const task = await loadTask({ name: "./pairs.jsonl", grader: "number", dev }, { ...options, seed });
+      const ids = async (name: "train" | "dev") => {
+        const source = await task.problems(name);
+        return Array.from({ length: source.size }, (_, i) => Number(source.at(i).id.slice(5)) - 1);
+      };
+      return { train: await ids("train"), dev: await ids("dev") };
+    };
+    const seven = await split(7);
+    expect(seven.dev).toHaveLength(8);
+    expect([...seven.train, ...seven.dev].sort((a, b) => a - b)).toEqual(questions.map((_, i) => i));
+    for (const i of seven.dev) expect(seven.dev).toContain(i ^ 1);
+    expect(await split(7, 2)).toEqual(seven);
+    // A smaller one is part of a larger one.
+    for (const i of (await split(2)).dev) expect(seven.dev).toContain(i);
+    await expect(split(50)).rejects.toThrow("`dev` = 50 of 50 training questions leaves none for the split train");
+    await expect(split(0.001)).rejects.toThrow("`dev` = 0.001 of 50 training questions leaves none for the split dev");
+    await expect(split(1.5)).rejects.toThrow(
+      "`dev`: expected a share up to 0.5, or a whole number of questions, found 1.5",
+    );
+    await expect(split(0)).rejects.toThrow(
+      "task pairs has no split dev; it has train (published sets and data files make one of training questions with task.dev = 200)",
+    );
+  });
+
   test("number: fields by name, dev held out, gold in any notation", async () => {
     const records = Array.from({ length: 300 }, (_, i) =>
       line({ q: `What is ${i} + 1000?`, a: `${i + 1},000`, cot: `#### ${i + 1},000` }),

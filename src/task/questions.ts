@@ -1,6 +1,7 @@
 import { basename } from "node:path";
 import { z } from "zod";
-import { heldOut } from "./dataset.ts";
+import { UserError } from "../errors.ts";
+import { heldOut, questionKey } from "./dataset.ts";
 import { type Example, readExamples } from "./examples.ts";
 import { type AnswerForm, FORMS, gradingOf, gradingOptions, stateAnswer } from "./grading.ts";
 import type { Problem, Prompt, TaskDefinition } from "./types.ts";
@@ -28,8 +29,15 @@ export interface Question {
 
 /** What every set of questions lets its user choose. */
 export const questionOptions = {
-  /** The share of the training questions that is held out. */
-  dev: z.number().min(0).max(0.5).default(0.1),
+  /** What is held out of the training questions: a share of them, or how many. */
+  dev: z
+    .number()
+    .min(0)
+    .refine(
+      (dev) => dev <= 0.5 || (dev >= 1 && Number.isInteger(dev)),
+      "expected a share up to 0.5, or a whole number of questions",
+    )
+    .default(0.1),
   /** A file of worked examples that stand before the question, and how many of them; all when absent. */
   examples: z.string().min(1).optional(),
   shots: z.int().positive().optional(),
@@ -56,8 +64,7 @@ const REFT = {
 };
 
 /**
- * A task over a set of questions. `train` is its training data without `dev`, the share of it whose questions' hash is lowest, the
- * same for every seed. Reward: 1 where the strict verdict is equal.
+ * A task over a set of questions. `train` is its training data without `dev`, the questions whose hash is lowest, the same for every seed. Reward: 1 where the strict verdict is equal.
  */
 export async function questionTask(
   set: QuestionSet,
@@ -69,9 +76,20 @@ export async function questionTask(
   const toProblem = (question: Question) => problemOf(question, set.form, options.prompt, examples);
   const { train, test } = set;
   let training: Promise<Question[]> | undefined;
+  let held: Set<string> | undefined;
   const trainOrDev = (dev: boolean, read: () => Promise<Question[]>) => async () => {
     const questions = await (training ??= read());
-    return questions.filter(({ question }) => heldOut(question, options.dev) === dev).map(toProblem);
+    held ??= heldOut(
+      questions.map(({ question }) => question),
+      options.dev,
+    );
+    const chosen = questions.filter(({ question }) => held?.has(questionKey(question)) === dev);
+    if (chosen.length === 0 && questions.length > 0) {
+      throw new UserError(
+        `task ${set.name}: \`dev\` = ${options.dev} of ${questions.length} training questions leaves none for the split ${dev ? "dev" : "train"}; choose another share, or a number of questions`,
+      );
+    }
+    return chosen.map(toProblem);
   };
   const shots = examples.length === 0 ? "" : `, ${examples.length} shots from ${basename(options.examples ?? "")}`;
   return {

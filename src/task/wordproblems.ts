@@ -4,6 +4,8 @@ import { generatedTask } from "./generated.ts";
 import { FORMS } from "./grading.ts";
 import type { Grading, Problem, TaskDefinition } from "./types.ts";
 
+const share = z.number().min(0).max(1);
+
 /**
  * Grade-school word problems with chains of thought: a person has some objects, and one to three events change how many.
  * A demonstration is one line a step (`pens: 4 * 5 = 20.`), then `#### 20`. Of those with more than one step the share `hasty` drops
@@ -14,8 +16,8 @@ export const wordProblemOptions = z.strictObject({
   seed: z.int().nonnegative().optional(),
   /** How many steps a problem takes; drawn from these, all equally often. */
   levels: z.array(z.int().min(1).max(3)).min(1).default([1, 2, 3]),
-  /** How many of the demonstrations with more than one step drop the last. */
-  hasty: z.number().min(0).max(1).default(0.65),
+  /** How many of the demonstrations with more than one step drop the last; or of those with two steps, and of those with three. */
+  hasty: z.union([share, z.tuple([share, share])]).default(0.65),
   /** This many training problems, all of them demonstrated; endless when absent. */
   demonstrations: z.int().positive().optional(),
   /** No value along the way is larger. */
@@ -202,7 +204,8 @@ function tell(steps: number, draw: Draw): Story {
 function wordProblem(id: string, key: string, options: WordProblemOptions): Problem {
   const draw = new Draw(key, options.max);
   const steps = draw.pick(options.levels);
-  const hasty = draw.chance() < options.hasty && steps > 1;
+  const { hasty: shares } = options;
+  const hasty = draw.chance() < (typeof shares === "number" ? shares : (shares[steps - 2] ?? 0)) && steps > 1;
   const story = tell(steps, draw);
   const text = [...story.sentences, story.question].join(" ");
   const answer = String(current(story));

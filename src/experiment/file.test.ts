@@ -1,0 +1,219 @@
+import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { armRecipes } from "./arms.ts";
+import { checkQuestions } from "./check.ts";
+import { parseExperiment } from "./file.ts";
+import { finalPlan, tuningPlan } from "./plan.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "rifft-experiment-"));
+writeFileSync(
+  join(dir, "base.toml"),
+  `model = "tiny"
+task = { name = "wordproblems", demonstrations = 50, levels = [1] }
+[[stage]]
+method = "sft"
+steps = 3
+`,
+);
+
+const parts = {
+  head: `title = "t"\nrecipe = "base.toml"`,
+  budgets: "budgets = { generatedTokens = 1000, engineSeconds = 2 }",
+  tuning: "tuning = { seeds = [100, 101] }",
+  final: "final = { seeds = [0, 1, 2, 3, 4, 5] }",
+  test: "test = { limit = 20 }\ndev = { limit = 10 }",
+  sft: `[[arm]]\nname = "sft"\nsettings = [{ "stage.2.lr" = 1e-3 }, { "stage.2.lr" = 1e-4 }]\n[[arm.stage]]\nmethod = "sft"`,
+  grpo: `[[arm]]\nname = "grpo"\nsettings = [{ "grpo.lr" = 1e-3 }, { grpo = { lr = 1e-4 } }]\n[[arm.stage]]\nmethod = "grpo"`,
+  contrast: `[[contrast]]\na = "sft"\nb = "grpo"\nbudget = "engineSeconds"`,
+};
+
+const parse = (changed: Partial<Record<keyof typeof parts, string>> = {}) =>
+  parseExperiment(Object.values({ ...parts, ...changed }).join("\n"), { source: "x.toml", baseDir: dir });
+
+describe("an experiment file", () => {
+  test("arms, settings and marks: an arm that generates nothing has seconds alone", () => {
+    const experiment = parse();
+    const arms = armRecipes(experiment);
+    expect(arms.map(({ arm, setting, budgets }) => [arm, setting, budgets])).toEqual([
+      ["sft", 0, ["engineSeconds"]],
+      ["sft", 1, ["engineSeconds"]],
+      ["grpo", 0, ["generatedTokens", "engineSeconds"]],
+      ["grpo", 1, ["generatedTokens", "engineSeconds"]],
+    ]);
+    const recipe = arms[3].recipe(7, arms[3].budgets);
+    expect(recipe.seed).toBe(7);
+    expect(recipe.stages[1].lr).toBe(1e-4);
+    expect(recipe.stages[1].marks).toEqual({ generatedTokens: 1000, engineSeconds: 2 });
+    expect(recipe.stages[0].budget).toEqual({ kind: "steps", amount: 3 });
+  });
+
+  test.each<[string, Partial<Record<keyof typeof parts, string>>, string]>([
+    ["a typo", { tuning: "tunning = { seeds = [100] }" }, "unknown key `tunning` (did you mean `tuning`?)"],
+    ["one final seed", { final: "final = { seeds = [0] }" }, "`final.seeds`: one seed says nothing about a method"],
+    [
+      "a seed of both",
+      { final: "final = { seeds = [0, 101] }" },
+      "seed 101 is one of `tuning.seeds` and of `final.seeds`",
+    ],
+    ["a seed twice", { final: "final = { seeds = [0, 0] }" }, "`final.seeds` has seed 0 twice"],
+    ["no tuning to choose with", { tuning: "" }, "every arm has 2 settings and there is no `tuning`"],
+    [
+      "more settings for one arm",
+      { grpo: `${parts.grpo.replace("[{ ", '[{ "grpo.lr" = 1 }, { ')}` },
+      'arm "grpo" is tuned with 3 settings and arm "sft" with 2',
+    ],
+    [
+      "an unknown arm",
+      { contrast: parts.contrast.replace('"grpo"', '"gropo"') },
+      '`contrast.1.b`: there is no arm "gropo" (did you mean "grpo"?)',
+    ],
+    ["a contrast with itself", { contrast: parts.contrast.replace('"grpo"', '"sft"') }, 'compares "sft" with itself'],
+    ["no contrast", { contrast: "" }, "`contrast` is missing"],
+    [
+      "a budget that is not there",
+      { budgets: "budgets = { generatedTokens = 9 }" },
+      "`contrast.1.budget` is engineSeconds",
+    ],
+    ["no budget", { budgets: "budgets = {}" }, "expected generatedTokens, engineSeconds or both"],
+    ["arms of one name", { grpo: parts.grpo.replace('"grpo"', '"sft"') }, 'two arms are named "sft"'],
+  ])("%s is refused", (_, changed, message) => {
+    expect(() => parse(changed)).toThrow(message);
+  });
+
+  test.each<[string, Partial<Record<keyof typeof parts, string>>, string]>([
+    [
+      "an arm of another budget",
+      { grpo: `${parts.grpo}\ngeneratedTokens = 5000` },
+      'arm "grpo", setting 1: its last stage has generatedTokens = 5000, and the experiment\'s budget is 1000',
+    ],
+    [
+      "an arm of other marks",
+      { grpo: `${parts.grpo}\nmarks = { engineSeconds = 9 }` },
+      "engineSeconds = 9, and the experiment's budget is 2",
+    ],
+    ["an arm with steps", { grpo: `${parts.grpo}\nsteps = 9` }, "`stage.2.steps` would end its last stage"],
+    [
+      "a setting's typo",
+      { grpo: parts.grpo.replace("1e-3", '1, "grpo.lrr" = 2') },
+      'arm "grpo", setting 1: unknown key `stage.2.lrr` (did you mean `lr`?)',
+    ],
+    ["a seed of an arm's own", { grpo: parts.grpo.replace("1e-3", "1, seed = 3") }, "`seed` is the experiment's own"],
+    [
+      "a schedule that knows its end",
+      { grpo: `${parts.grpo}\nschedule = { kind = "linear" }` },
+      "marks need a constant learning rate",
+    ],
+    [
+      "an arm that cannot reach the budget",
+      {
+        budgets: "budgets = { generatedTokens = 9 }",
+        contrast: parts.contrast.replace("engineSeconds", "generatedTokens"),
+      },
+      "sft generates nothing, so it has no point of equal generated tokens",
+    ],
+  ])("%s is refused, naming the arm", (_, changed, message) => {
+    expect(() => armRecipes(parse(changed))).toThrow(message);
+  });
+});
+
+test("the example of the documentation is an experiment", () => {
+  const page = readFileSync(join(import.meta.dirname, "..", "..", "docs", "experiments.md"), "utf8");
+  const example = /```toml\n(.*?)```/s.exec(page)?.[1].replace("warm.toml", "base.toml") ?? "";
+  const experiment = parseExperiment(example, { source: "experiments.md", baseDir: dir });
+  expect(armRecipes(experiment).map(({ arm, budgets }) => [arm, budgets.length])).toEqual([
+    ...Array.from({ length: 3 }, () => ["sft", 1]),
+    ...Array.from({ length: 3 }, () => ["grpo", 2]),
+  ]);
+});
+
+test("a method that samples first keeps its own length, and samples no more than the budget", () => {
+  const stage = (rest: string) => ({
+    grpo: `[[arm]]\nname = "grpo"\nsettings = [{}, { "selftrain.lr" = 1e-3 }]\n[[arm.stage]]\nmethod = "selftrain"\n${rest}`,
+  });
+  const [, , own] = armRecipes(parse(stage("steps = 4\ndemonstrations = 0")));
+  const { budget, settings } = own.recipe(0, own.budgets).stages[1];
+  expect(own.budgets).toEqual(["generatedTokens", "engineSeconds"]);
+  expect(budget).toEqual({ kind: "marks", measures: [{ kind: "engineSeconds", amount: 2 }, { kind: "steps", amount: 4 }] }); // prettier-ignore
+  expect(settings.sampleTokens).toBe(1000);
+  expect(() => armRecipes(parse(stage("sampleTokens = 2000")))).toThrow(
+    "`stage.2.sampleTokens` is 2000, and the experiment's budget of generated tokens is 1000",
+  );
+});
+
+describe("questions", () => {
+  const problems = (questions: string[]) =>
+    JSON.stringify(
+      questions.map((text, i) => ({ id: `p${i}`, prompt: { text }, answer: "1", demonstrations: ["#### 1"] })),
+    );
+  const task = (name: string, dev: string[], test: string[]) => {
+    const train = problems(["How many apples has Ann?", "How many pears has Bob?"]);
+    const splits = `train: ${train}, dev: ${problems(dev)}, test: ${problems(test)}`;
+    const text = `export default { name: "t", splits: { ${splits} }, grading: { strict: ["hashes"] } };`;
+    writeFileSync(join(dir, name), text);
+    return { head: `${parts.head}\nset = { task = "./${name}" }`, test: "" };
+  };
+  const check = (changed: Partial<Record<keyof typeof parts, string>>) => {
+    const experiment = parse(changed);
+    return checkQuestions(experiment, armRecipes(experiment));
+  };
+
+  test("a test split that was trained on is refused by the leak check", async () => {
+    const trained = task("trained.mjs", ["Why?"], ["how many PEARS has Bob", "How many plums has Cy?"]);
+    await expect(check(trained)).rejects.toThrow(
+      '1 of 2 test questions are also trained on by arm "sft", word for word (first p0',
+    );
+    const tuned = task("tuned.mjs", ["How many plums has Cy?"], ["Who?", "How many plums has Cy?"]);
+    await expect(check(tuned)).rejects.toThrow("1 of 2 test questions are also used to choose the settings (dev)");
+    await expect(check({ test: 'test = { split = "train", limit = 5 }' })).rejects.toThrow(
+      "whose questions the arms are trained on",
+    );
+  });
+
+  test("arms with other test questions are refused", async () => {
+    const grpo = parts.grpo.replace("[[arm.stage]]", `set = { task = { name = "arithmetic" } }\n[[arm.stage]]`);
+    await expect(check({ grpo })).rejects.toThrow('arm "grpo" would be evaluated on other questions');
+  });
+});
+
+describe("the plan", () => {
+  test("shared beginnings run once a seed, and the cells start from their folders", () => {
+    const experiment = parse();
+    const arms = armRecipes(experiment);
+    const tuning = tuningPlan(experiment, arms, dir);
+    expect(tuning.shared.map(({ seed }) => seed)).toEqual([100, 101]);
+    expect(tuning.cells).toHaveLength(8);
+    // Settings are compared at seconds, which every arm has.
+    expect(new Set(tuning.cells.flatMap(({ marks }) => marks))).toEqual(new Set(["engineSeconds"]));
+    const final = finalPlan(experiment, [arms[0], arms[3]], dir);
+    expect(final.shared).toHaveLength(6);
+    const cell = final.cells.find(({ id }) => id === "final/grpo/seed-2");
+    expect(cell?.after).toMatch(/^shared\/sft-[0-9a-f]{6}\/seed-2$/);
+    expect(cell?.recipe.stages.map(({ name, from }) => [name, from])).toEqual([
+      ["1-grpo", join(dir, ...(cell?.after ?? "").split("/"))],
+    ]);
+    expect(final.shared[2].recipe.stages.map(({ name }) => name)).toEqual(["1-sft"]);
+  });
+
+  test("arms that begin otherwise share nothing; longer beginnings go on from shorter ones", () => {
+    const other = parts.sft.replace("[{ ", '[{ "stage.1.lr" = 2e-3, ').replace(", { ", ', { "stage.1.lr" = 2e-3, ');
+    const apart = parse({ sft: other });
+    const first = armRecipes(apart);
+    expect(finalPlan(apart, [first[0], first[2]], dir).shared).toEqual([]);
+    const longer = (name: string) =>
+      `[[arm]]\nname = "${name}"\n[[arm.stage]]\nmethod = "sft"\nsteps = 2\n[[arm.stage]]\nmethod = "grpo"\nlr = ${name === "x" ? 1e-3 : 1e-4}`;
+    const single = parts.grpo.replace(/settings.*\n/, "");
+    const experiment = parse({
+      sft: `${longer("x")}\n${longer("y")}`,
+      grpo: single,
+      contrast: parts.contrast.replace("sft", "x"),
+    });
+    const { shared, cells } = finalPlan(experiment, armRecipes(experiment), dir);
+    const ofSeed = shared.filter(({ seed }) => seed === 0);
+    expect(ofSeed.map(({ recipe }) => recipe.stages.length)).toEqual([1, 1]);
+    expect(ofSeed[1].after).toBe(ofSeed[0].id);
+    const after = (arm: string) => cells.find((cell) => cell.arm === arm && cell.seed === 0)?.after;
+    expect([after("x"), after("y"), after("grpo")]).toEqual([ofSeed[1].id, ofSeed[1].id, ofSeed[0].id]);
+  });
+});
