@@ -111,13 +111,7 @@ describe.each([
     expect(traces(run)).toEqual(traces(whole));
   });
 
-  test("a stage without a head goes on from one with it; evaluation and export read the run", async () => {
-    writeFileSync(file, recipe(lora, critic));
-    const run = join(dir, `${critic}-on`);
-    const ended = await rifft(["train", file, "--run", run, "--json"]);
-    expect(ended.stderr).not.toContain("error");
-    expect(JSON.parse(ended.stdout)).toMatchObject({ stages: [{}, {}, { name: "3-selftrain-online", steps: 2 }] });
-
+  test("evaluation and export read the run", async () => {
     const evaluated = await rifft(["eval", "--model", whole, "--limit", "4", "--max-tokens", "32", "--json"]);
     expect(evaluated.code).toBe(0);
 
@@ -131,6 +125,14 @@ describe.each([
   });
 });
 
+test("a stage without a head goes on from one with it", async () => {
+  const file = join(dir, "on.toml");
+  writeFileSync(file, recipe("", "shared").replace("steps = 6", "steps = 1"));
+  const ended = await rifft(["train", file, "--run", join(dir, "on"), "--json"]);
+  expect(ended.stderr).not.toContain("error");
+  expect(JSON.parse(ended.stdout)).toMatchObject({ stages: [{}, {}, { name: "3-selftrain-online", steps: 2 }] });
+});
+
 test("weights of another shape: the error names stage, folder and what differs", async () => {
   const other = join(dir, "other.toml");
   const text = recipe("lora = { rank = 8, alpha = 8 }", "shared").replace(
@@ -141,8 +143,19 @@ test("weights of another shape: the error names stage, folder and what differs",
   const ended = await rifft(["train", other, "--run", join(dir, "other")]);
   expect(ended.code).toBe(1);
   expect(ended.stderr).toMatch(
-    /^error: stage 1-sft cannot begin with the weights in .*separate-whole.*lora_A.*dims \[8, \d+\], found \[4, \d+\]/,
+    /^error: stage 1-sft cannot begin with the weights in .*separate-whole.*lora_A.*dims \[8, \d+\], found \[4, \d+\].*separate-whole trained tiny with LoRA of rank 4, and this recipe tiny with LoRA of rank 8/,
   );
+  // Another architecture: its tensors are named, and what was trained.
+  writeFileSync(
+    other,
+    text.replace('model = "tiny"', `model = ${JSON.stringify(join(import.meta.dirname, "fixtures/models/llama"))}`),
+  );
+  const alien = await rifft(["train", other, "--run", join(dir, "other")]);
+  expect(alien.code).toBe(1);
+  expect(alien.stderr).toMatch(
+    /^error: stage 1-sft cannot begin with .*separate-whole trained tiny with LoRA.*models\/llama/,
+  );
+  expect(existsSync(join(dir, "other"))).toBe(false);
 });
 
 test("a reranker is trained on stored samples and scores others; interrupted, the scores are the same", async () => {

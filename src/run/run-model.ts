@@ -4,8 +4,8 @@ import type { Engine, HeadSpec, Model, ModelSpec, Policy } from "../engine/types
 import { UserError } from "../errors.ts";
 import type { Task } from "../task/types.ts";
 import { modelDir, readCheckpoint, type RunState, writeCheckpoint } from "./checkpoint.ts";
-import type { RunFolder } from "./folder.ts";
-import { createSpec, modelFolder } from "./models.ts";
+import { isRunFolder, type RunFolder } from "./folder.ts";
+import { createSpec, modelFolder, recipeOf } from "./models.ts";
 import type { Recipe, StageRecipe } from "./recipe.ts";
 
 /** The policy that holds the weights with which a stage began. */
@@ -111,7 +111,10 @@ export class RunModel {
       }
     } catch (error) {
       if (!(error instanceof UserError) || from === undefined) throw error;
-      throw new UserError(`stage ${stage.name} cannot begin with the weights in ${from.dir}: ${error.message}`);
+      const other = isRunFolder(stage.from)
+        ? `; ${stage.from} trained ${trainedBy(recipeOf(stage.from))}, and this recipe ${trainedBy(recipe)}`
+        : "";
+      throw new UserError(`stage ${stage.name} cannot begin with the weights in ${from.dir}: ${error.message}${other}`);
     }
     return this.model;
   }
@@ -157,6 +160,9 @@ export class RunModel {
     return end === undefined || at === undefined ? modelFolder(stage.from) : modelDir(join(at.folder.checkpoints, end));
   }
 }
+
+const trainedBy = ({ model, lora }: Recipe): string =>
+  `${model} ${lora === undefined ? "in full" : `with LoRA of rank ${lora.rank}`}`;
 
 async function expectIntact(path: string, why: string): Promise<void> {
   const found = existsSync(path) ? await readCheckpoint(path) : "it is missing";
