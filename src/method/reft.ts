@@ -95,7 +95,7 @@ export async function reft(stage: Stage, settings: ReftSettings): Promise<void> 
     const samples = forest.map((tree, q): Sample => {
       const [, response] = tree.segments;
       response.outcome = { ...grades[q].parts, reward: grades[q].reward };
-      return { tree, response, score: grades[q].reward };
+      return { tree, response, score: grades[q].reward, advantages_T: new Float64Array(0) };
     });
 
     // 3. Each token's value, and its log-prob under the reference. Index t is the decision that emits token t.
@@ -113,31 +113,22 @@ export async function reft(stage: Stage, settings: ReftSettings): Promise<void> 
     const estimates = samples.map(({ response }, i) => gae(rewards_ST[i], response.fields.oldValues, settings));
     const raw_ST = estimates.map(({ advantages_T }) => advantages_T);
     const advantages_ST = settings.whitening === "global" ? whiten(raw_ST) : raw_ST;
-    samples.forEach(({ response }, i) => (response.fields.returns = Float32Array.from(estimates[i].returns_T)));
-    const advantageOf = new Map(samples.map((sample, i) => [sample, advantages_ST[i]]));
+    samples.forEach((sample, i) => {
+      sample.advantages_T = advantages_ST[i];
+      sample.response.fields.returns = Float32Array.from(estimates[i].returns_T);
+    });
 
     // 5. Several passes over the samples, an update for each minibatch.
     const lr = step.lr();
     const updates: Updated[] = [];
     await step.time("train", async () => {
       for (let pass = 0; pass < settings.innerPasses; pass++) {
-        for (const minibatch of shares(
-          samples,
-          settings.minibatches,
-          `${stage.seed}/${stage.name}/${step.index}/${pass}`,
-        )) {
-          const lengths = minibatch.map(({ response }) => response.tokens.length);
-          const weights = tokenWeights(lengths, settings.normalize);
-          minibatch.forEach((sample, i) => {
-            const { fields } = sample.response;
-            fields.weights = new Float32Array(lengths[i]).fill(weights[i]);
-            fields.advantages = Float32Array.from(advantageOf.get(sample) ?? [], (advantage) => weights[i] * advantage);
-          });
+        const order = `${stage.seed}/${stage.name}/${step.index}/${pass}`;
+        for (const minibatch of shares(samples, settings.minibatches, order)) {
+          setFields(minibatch, settings);
           const trees = minibatch.map(({ tree }) => tree);
-          const updated = await update(model, critic, trees, settings, {
-            lr,
-            warm: step.index >= settings.valueWarmup,
-          });
+          const at = { lr, warm: step.index >= settings.valueWarmup };
+          const updated = await update(model, critic, trees, settings, at);
           if (updates.length === 0) step.log(firstPassMetrics(trees, updated.scores));
           updates.push(updated);
         }
@@ -162,6 +153,7 @@ interface Sample {
   tree: Tree;
   response: Segment;
   score: number;
+  advantages_T: Float64Array;
 }
 
 /** 1 where the answer is right, `partialReward` where there is another one, 0 where there is none; or the task's own reward. */
@@ -178,6 +170,16 @@ export function tokenRewards({ response, score }: Pick<Sample, "response" | "sco
   );
   rewards_T[tokens.length - 1] += score;
   return rewards_T;
+}
+
+/** Each token's weight in the minibatch's mean, and its advantage times that weight. */
+function setFields(minibatch: Sample[], { normalize }: ReftSettings): void {
+  const lengths = minibatch.map(({ response }) => response.tokens.length);
+  const weights = tokenWeights(lengths, normalize);
+  minibatch.forEach(({ response: { fields }, advantages_T }, i) => {
+    fields.weights = new Float32Array(lengths[i]).fill(weights[i]);
+    fields.advantages = Float32Array.from(advantages_T, (advantage) => weights[i] * advantage);
+  });
 }
 
 interface Updated extends Accumulated {
