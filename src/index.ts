@@ -8,6 +8,7 @@ export { UserError } from "./errors.ts";
 export { parseRecipe, readRecipe, type Recipe, type StageRecipe, type TaskReference } from "./run/recipe.ts";
 export { resume, type ResumeOptions, type RunResult, train, type TrainOptions } from "./run/train.ts";
 export { checkpointState, modelFolder } from "./run/models.ts";
+export { rerankSamples, type Reranked, type RerankOptions } from "./run/rerank.ts";
 export { type CurvePoint, readCurve } from "./run/curve.ts";
 export { exportRun, type ExportFormat, type ExportOptions, type ExportResult } from "./run/export.ts";
 export { createProgress, type Progress, type StageInfo, type StepReport } from "./run/progress.ts";
@@ -79,9 +80,22 @@ export { sampleGroups, type GroupRollout, type SamplingSettings } from "./rollou
 export { sft, type SftSettings } from "./method/sft.ts";
 export { grpo, type GrpoSettings } from "./method/grpo.ts";
 export { selftrain, type SelftrainSettings } from "./method/selftrain.ts";
-export { groupAdvantages, tokenWeights } from "./method/advantages.ts";
-export { cispo, type ClipThresholds, crossEntropy, grpoLoss, importanceSampling, ppo } from "./method/losses.ts";
-export type { DataStage, DrawingStep, Stage, Step } from "./method/stage.ts";
+export { onlineSelftrain, type OnlineSelftrainSettings } from "./method/selftrain-online.ts";
+export { reft, type ReftSettings } from "./method/reft.ts";
+export { rerank, type RerankSettings } from "./method/rerank.ts";
+export { explainedVariance, gae, groupAdvantages, tokenWeights, whiten } from "./method/advantages.ts";
+export {
+  cispo,
+  clippedValue,
+  type ClipThresholds,
+  crossEntropy,
+  grpoLoss,
+  importanceSampling,
+  ppo,
+  ppoValue,
+  valuesBefore,
+} from "./method/losses.ts";
+export type { DataStage, DrawingStep, Stage, Step, StoredSample } from "./method/stage.ts";
 
 // Evaluation.
 export { evaluate, type EvaluateOptions, takeProblems } from "./eval/evaluate.ts";

@@ -262,7 +262,7 @@ test("switched off, evaluation changes no byte of the training", async () => {
   const evaluation = `eval = { every = 2, limit = 60, maxTokens = 90, split = "test" }`;
   const withIt = recipeFile(
     "on",
-    head(`${evaluation}\ncheckpoint = { every = 3, keepBest = "test accuracy" }`) + training,
+    head(`selection = "reference"\n${evaluation}\ncheckpoint = { every = 3, keepBest = "test accuracy" }`) + training,
   );
   const without = recipeFile("off", head("checkpoint = { every = 3 }") + training);
   for (const [file, run] of [
@@ -278,7 +278,7 @@ test("switched off, evaluation changes no byte of the training", async () => {
     ...bytesOf(run, join("checkpoints", "step-00000012", "model")),
   });
   expect(readCurve(on)).toHaveLength(1 + 4 + 2);
-  expect(readFileSync(join(on, "log.txt"), "utf8")).toContain("this run chooses by its test split");
+  expect(readFileSync(join(on, "log.txt"), "utf8")).toContain("CHOSEN ON THE TEST SPLIT");
   expect(existsSync(join(off, "evals"))).toBe(false);
   expect(trained(on)).toEqual(trained(off));
 });

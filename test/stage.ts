@@ -1,6 +1,6 @@
 import type { Model } from "../src/engine/types.ts";
 import type { Forest } from "../src/forest/types.ts";
-import type { DataStage, DrawingStep } from "../src/method/stage.ts";
+import type { DataStage, DrawingStep, StoredSample } from "../src/method/stage.ts";
 import type { Problem, Task } from "../src/task/types.ts";
 
 export interface RecordedStep {
@@ -11,8 +11,15 @@ export interface RecordedStep {
 }
 
 /** A stage without a run folder: cycles through the problems and records what each step logs and keeps. */
-export async function memoryStage(options: { model: Model; task: Task; steps: number; lr: number }) {
-  const { model, task } = options;
+export async function memoryStage(options: {
+  model: Model;
+  critic?: Model;
+  task: Task;
+  steps: number;
+  lr: number;
+  stored?: StoredSample[];
+}) {
+  const { model, critic, task, stored = [] } = options;
   const source = await task.problems("train");
   const policy = await model.snapshot("stage start");
   const recorded: RecordedStep[] = [];
@@ -52,6 +59,7 @@ export async function memoryStage(options: { model: Model; task: Task; steps: nu
     name: "1-test",
     seed: 0,
     model,
+    critic,
     tokenizer: model.tokenizer,
     task,
     source,
@@ -66,6 +74,7 @@ export async function memoryStage(options: { model: Model; task: Task; steps: nu
       sampling = false;
     },
     sampled: () => recorded.slice(0, sampled).map(({ kept }) => kept),
+    storedSamples: () => stored,
     restart: () => model.reset(),
     gradeDemonstrations: (items) =>
       task.grade(

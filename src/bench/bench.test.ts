@@ -58,6 +58,7 @@ describe("figures", () => {
       grpo: { ...group, prompts: 1 },
       grpo32: { ...group, prompts: 4 },
       qwen: { ...group, prompts: 4, response: 192 },
+      value: { parameters: 577 },
     };
     for (const figure of figures) {
       const measured: Measured = {

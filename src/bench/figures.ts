@@ -7,7 +7,7 @@ import { LORA, type WorkloadName } from "./workloads.ts";
 export interface Line {
   what: string;
   value: number;
-  unit: "s" | "ms" | "GB" | "%" | "times";
+  unit: "s" | "ms" | "kB" | "GB" | "%" | "times";
   floor?: number;
   floorIs?: string;
   /** value / floor. */
@@ -258,6 +258,30 @@ function productsAlone(name: WorkloadName, about: string, rows: number, decodes:
 const LORA_STEP = "LoRA r16 on all linear layers, a step of 8 x 256 tokens";
 const FULL_STEP = "full fine-tuning, a step of 8 x 256 tokens";
 
+const value: Figure = {
+  name: "value",
+  about: "LoRA r16, a PPO step of 8 x 256 tokens, 192 of them the response, with a value head against without",
+  core: false,
+  config: SMOLLM2_135M,
+  gemmRows: [2048],
+  bandwidth: false,
+  repeats: 7,
+  seconds: 170,
+  lines(m) {
+    const floor = trainingFlops(SMOLLM2_135M, passWork(m.facts), { lora: LORA }) / m.gemm(2048);
+    const without = m.median("without");
+    const seconds = m.median("seconds");
+    return [
+      timed("step", "s", seconds, { seconds: floor, is: "GEMM" }),
+      { what: "the same, without the head", value: without, unit: "s" },
+      { what: "what the head adds", value: (100 * (seconds - without)) / without, unit: "%", atMost: 3 },
+      // Weights, gradient and both moments.
+      { what: "its memory", value: (16 * m.facts.parameters) / 1e3, unit: "kB" },
+      { what: "peak memory, both models", value: m.peak, unit: "GB" },
+    ];
+  },
+};
+
 /** Every figure, in the order in which they run. SmolLM2-135M's shape unless it says another. */
 export const figures: Figure[] = [
   training("lora", LORA_STEP, { lora: LORA }, { repeats: 5, seconds: 75, limits: { ratio: 1.35, peak: 3.6 } }),
@@ -287,6 +311,7 @@ export const figures: Figure[] = [
   productsAlone("decode8-products", "the packed products alone of a decode step of 8 sequences", 8, true),
   productsAlone("decode64-products", "the packed products alone of a decode step of 64 sequences", 64, true),
   productsAlone("training-products", "the layers' products alone of a LoRA step of 8 x 256 tokens", 2048, false),
+  value,
   grpoStep("grpo", "GRPO, LoRA r16: 1 x 8 samples of 128 tokens, 64-token prompt", SMOLLM2_135M, {
     gemmRows: [8, 1088],
     repeats: 5,

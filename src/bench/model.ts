@@ -1,21 +1,22 @@
 import { LocalModel } from "../engine/local/index.ts";
 import { type MemoryPlan, planMemory } from "../engine/local/plan.ts";
 import { BaseWeights } from "../engine/local/weights.ts";
-import type { ModelSpec } from "../engine/types.ts";
+import type { HeadSpec, ModelSpec } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { ModelFiles } from "../model/types.ts";
 import { Runtime } from "../runtime/index.ts";
 
-/** A model over files that are in memory, and the plan that it follows: the budget's own where none is given. */
+/** A model over files that are in memory, and the plan that it follows: the budget's own where none is given. Frozen weights are taken out of the files, unless `base` has them. */
 export function openModel(
   files: ModelFiles,
   train: ModelSpec["train"],
   chosen?: MemoryPlan,
-): { model: LocalModel; plan: MemoryPlan } {
-  const spec: ModelSpec = { base: "weights in memory", train };
+  more: { heads?: HeadSpec[]; base?: BaseWeights } = {},
+): { model: LocalModel; plan: MemoryPlan; base?: BaseWeights } {
+  const spec: ModelSpec = { base: "weights in memory", train, heads: more.heads };
   const plan = chosen ?? planMemory(files, spec);
-  const base = train === "full" ? null : new BaseWeights(files, plan.keepStored);
-  return { model: new LocalModel(Runtime.open(), files, base, spec, plan, async () => files), plan };
+  const base = train === "full" ? undefined : (more.base ?? new BaseWeights(files, plan.keepStored));
+  return { model: new LocalModel(Runtime.open(), files, base ?? null, spec, plan, async () => files), plan, base };
 }
 
 /** The plan of the largest budget with which layers are kept so. */

@@ -2,12 +2,13 @@ import { performance } from "node:perf_hooks";
 import type { LocalModel } from "../engine/local/index.ts";
 import { packTrees } from "../engine/local/pack.ts";
 import { RandomStream } from "../engine/random.ts";
-import type { LoraSettings, ModelSpec } from "../engine/types.ts";
+import type { LoraSettings, Loss, ModelSpec, OptimSettings } from "../engine/types.ts";
 import { groupTree, sequenceTree } from "../forest/build.ts";
 import { cutTree } from "../forest/cut.ts";
 import type { Forest, Segment, Tree } from "../forest/types.ts";
 import { countTokens, depths, leaves } from "../forest/walk.ts";
-import { crossEntropy } from "../method/losses.ts";
+import { crossEntropy, ppo, ppoValue } from "../method/losses.ts";
+import { VALUE } from "../method/reft.ts";
 import { adam } from "../method/update.ts";
 import type { ModelConfig } from "../model/types.ts";
 import { memory } from "../runtime/index.ts";
@@ -48,6 +49,7 @@ export const workloads = {
   "training-products": async () => ({ plan: "no model", ...trainingProducts(SMOLLM2_135M, 2048) }),
   tree: groupAgainstFlat,
   "tree-search": searchTree,
+  value: valueHead,
   grpo: () => grpo(SMOLLM2_135M, { prompts: 1, samples: 8, response: RESPONSE }),
   grpo32: () => grpo(SMOLLM2_135M, { prompts: 4, samples: 8, response: RESPONSE }),
   qwen: () => grpo(QWEN25_05B, { prompts: 4, samples: 8, response: 256 - PROMPT }, 6),
@@ -68,8 +70,8 @@ const TINY: ModelConfig = {
 };
 
 /** The adapters' second factors are random too: at zero they would be there, but do nothing. */
-function open(...[files, train, plan]: Parameters<typeof openModel>): ReturnType<typeof openModel> {
-  const opened = openModel(files, train, plan);
+function open(...o: Parameters<typeof openModel>): ReturnType<typeof openModel> {
+  const opened = openModel(...o);
   const random = new RandomStream("bench adapters");
   for (const { name } of opened.model.parameters.entries) {
     if (!name.endsWith(".lora_B.weight")) continue;
@@ -86,6 +88,56 @@ async function trainingStep(train: "full" | { lora: LoraSettings }, keep: "all" 
   const repeat = () => trainOnce(model, forest);
   await repeat();
   return { plan: plan.text, facts: { ...passWork(forest) }, repeat };
+}
+
+/** A PPO step with a value head and one without it, by turns, on the same sequences. */
+async function valueHead(): Promise<Workload> {
+  const files = randomFiles(SMOLLM2_135M);
+  const train = { lora: LORA };
+  const plan = planThatKeeps(files, train, "all");
+  const { model: plain, base } = open(files, train, plan);
+  const { model: headed } = open(files, train, plan, { heads: [VALUE], base });
+  const forest = rollouts(8, PROMPT, 256 - PROMPT);
+  const clip = { low: 0.8, high: 1.2 };
+  const joint = ppoValue({ clip, head: VALUE.name, valueClip: 0.2, coefficient: 5 });
+  const settings = adam(OPTIMIZER, OPTIMIZER.lr);
+  const both = { ...settings, groups: { ...settings.groups, "head:value": settings.groups.body } };
+  const step = async (model: LocalModel, loss: Loss, optim: OptimSettings): Promise<number> => {
+    const start = performance.now();
+    await model.forwardBackward(forest, loss);
+    await model.optimStep(optim);
+    return (performance.now() - start) / 1000;
+  };
+  const repeat = async (): Promise<Record<string, number>> => ({
+    without: await step(plain, ppo(clip), settings),
+    seconds: await step(headed, joint, both),
+  });
+  await repeat();
+  const parameters = headed.info.trainable - plain.info.trainable;
+  return { plan: plan.text, facts: { ...passWork(forest), parameters }, repeat };
+}
+
+/** Random prompts and responses with everything that PPO reads. */
+function rollouts(count: number, prompt: number, response: number): Forest {
+  return Array.from({ length: count }, (_, i) => {
+    const [question, answer] = ["prompt", "response"].map((what, s) =>
+      randomTokens(SMOLLM2_135M, `${what} ${i}`, s === 0 ? prompt : response),
+    );
+    const tree = sequenceTree({ id: `${i}`, problem: `${i}` }, question, answer);
+    const random = new RandomStream(`rollout ${i}`);
+    const draw = (make: () => number) => Float32Array.from({ length: response }, make);
+    Object.assign(tree.segments[1], {
+      source: "policy",
+      logprobs: draw(() => -11 * random.uniform()),
+      fields: {
+        weights: draw(() => 1 / (count * response)),
+        advantages: draw(() => random.normal() / (count * response)),
+        returns: draw(() => random.uniform()),
+        oldValues: draw(() => random.uniform()),
+      },
+    });
+    return tree;
+  });
 }
 
 /** Seconds of forward, backward, clipping and AdamW; of them the `optimizer`, and before it JavaScript (`script`). */

@@ -2,16 +2,20 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { UserError } from "../errors.ts";
+import type { CriticReport } from "../eval/critic.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { regradeSample } from "../eval/regrade.ts";
 import { checkKs, type EvaluationReport, gradingSettings, reportOf } from "../eval/report.ts";
 import type { EvaluatedSample } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
+import { measureCritic } from "../run/critic.ts";
+import { CHOSEN_ON_TEST } from "../run/best.ts";
 import { diskError } from "../run/disk.ts";
 import { modelDigest } from "../run/evaluation.ts";
 import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
+import { type Reranked, rerankSamples } from "../run/rerank.ts";
 import { parseTaskReference } from "../run/recipe.ts";
 import { parseGrading } from "../task/grading.ts";
 import { allProblems, findLeaks, type Leak } from "../task/leaks.ts";
@@ -37,6 +41,8 @@ interface Options {
   seed: number;
   out?: string;
   from?: string;
+  rerank?: string;
+  critic?: string;
   mode?: string;
   strict?: string[];
   flexible?: string[];
@@ -46,13 +52,15 @@ interface Options {
   json?: boolean;
 }
 
+const SPLITS: readonly Split[] = ["train", "dev", "test"];
+
 export function evalCommand(): Command {
   return new Command("eval")
     .description("accuracy, pass@k, maj@k and best@k with 95 % intervals; keeps every sample; resumes; grades again")
     .option("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
     .option(...checkpointOption)
     .option("--task <T>", "a task's name, file, or TOML table (default: the run's own)")
-    .addOption(new Option("--split <name>", "which problems").choices(["train", "dev", "test"]).default("test"))
+    .addOption(new Option("--split <name>", "which problems").choices(SPLITS).default("test"))
     .option("--limit <problems>", "only the first so many problems", positiveWhole)
     .option("--n <samples>", "samples a problem", positiveWhole, 1)
     .option(
@@ -69,6 +77,14 @@ export function evalCommand(): Command {
     .option("--seed <n>", "another seed gives other samples", wholeNumber, 0)
     .option("--out <dir>", "where evals.jsonl and the samples go (default: the run folder, or runs/eval)")
     .option("--from <file>", "grades the samples of this file again; needs no model")
+    .option(
+      "--rerank <run>",
+      "with --from: scores these samples with a reranker, for rerank@k; keeps the scores beside them",
+    )
+    .option(
+      "--critic <run>",
+      "with --from: how well this run's critic foretells the returns of these samples, which are its policy's",
+    )
     .option("--mode <name>", "how answers are compared (default: the task's)")
     .option("--strict <strategies...>", "where the strict verdict looks for the answer (default: the task's)")
     .option("--flexible <strategies...>", "where the flexible verdict looks for it (default: the task's)")
@@ -77,6 +93,9 @@ export function evalCommand(): Command {
     .option("--html <file>", "also writes the report with its samples as one page")
     .option("--json", "print the result as JSON")
     .action((o: Options) => {
+      if ((o.rerank ?? o.critic) !== undefined && o.from === undefined) {
+        throw new UserError("eval: --rerank and --critic score stored samples; name their file with --from");
+      }
       if (o.validate === true) return validate(o);
       if (o.leaks !== undefined) return leaks(o, o.leaks);
       return o.from === undefined ? sample(o) : regrade(o, o.from);
@@ -106,6 +125,8 @@ async function sample(o: Options): Promise<void> {
     const problems = await takeProblems(task, o.split, o.limit);
     await checkGolds(task, problems);
     const { checkpoint } = o;
+    if (checkpoint === "best" && o.split === "test" && runRecipe(model)?.selection === "reference")
+      note(CHOSEN_ON_TEST);
     // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const settings = { ...settingsOf(o, model, task, temperature), ...(found && { checkpoint: found }) };
@@ -148,9 +169,64 @@ async function regrade(o: Options, path: string): Promise<void> {
   for (const text of notes) note(text);
   const { mode, strict, flexible } = settings;
   const again = mode === "reward" ? whole : whole.map((one) => regradeSample(one, { mode, strict, flexible }));
-  const report = reportOf(settings, again, o.k);
+  const scored = o.rerank === undefined ? undefined : await scoresOf(o, o.rerank, path, settings.split, again);
+  const report = reportOf(settings, again, o.k, scored?.score);
   await writePage(o, report, again);
-  show(o, { ...report, file: path }, report, [`samples: ${path}`]);
+  const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
+  const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings.split, whole);
+  show(o, { ...report, file: path, ...(rerank && { rerank }), ...(critic && { critic }) }, report, [
+    `samples: ${path}`,
+    ...(critic === undefined ? [] : [criticLine(critic)]),
+    ...(rerank === undefined
+      ? []
+      : [`scores: ${rerank.file} (${(100 * rerank.accuracy).toFixed(1)} % of samples told right from wrong)`]),
+  ]);
+}
+
+function criticOf(
+  o: Options,
+  run: string,
+  recorded: string | undefined,
+  samples: EvaluatedSample[],
+): Promise<CriticReport> {
+  const { checkpoint } = o;
+  return withStatus((onProgress) =>
+    measureCritic({ run, checkpoint, samples, split: splitOf(o, recorded), onProgress }),
+  );
+}
+
+function criticLine({ explainedVariance, baseline, difference, interval }: CriticReport): string {
+  const [v, b, d, low, high] = [explainedVariance, baseline, difference, interval.low, interval.high].map((x) =>
+    x.toFixed(3),
+  );
+  return `critic: explains ${v} of the returns' variance, position and length alone ${b}; difference ${d} [${low}, ${high}]`;
+}
+
+const splitOf = (o: Options, recorded: string | undefined): Split =>
+  SPLITS.find((name) => name === recorded) ?? o.split;
+
+async function withStatus<T>(work: (onProgress: (done: number, of: number) => void) => Promise<T>): Promise<T> {
+  const status = new StatusLine();
+  try {
+    return await work((done, of) => status.show(`${done}/${of} samples scored`));
+  } finally {
+    status.clear();
+  }
+}
+
+/** A reranker's scores, read or computed. */
+function scoresOf(
+  o: Options,
+  run: string,
+  samplesFile: string,
+  recorded: string | undefined,
+  samples: EvaluatedSample[],
+): Promise<Reranked> {
+  const { checkpoint } = o;
+  const task = o.task === undefined ? undefined : { reference: parseTaskReference(o.task), baseDir: resolve(".") };
+  return withStatus((onProgress) =>
+    rerankSamples({ run, checkpoint, samplesFile, samples, task, split: splitOf(o, recorded), onProgress }),
+  );
 }
 
 /** Grades every gold against itself; exit code 1 where one is not equal to itself. */

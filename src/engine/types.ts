@@ -44,6 +44,8 @@ export interface Loss {
   scope: "tree" | "forest";
   /** True when `fn` reads `now.entropy` (or gives its gradient); the engine computes entropies only then. */
   entropy?: boolean;
+  /** False when `fn` reads heads alone; the engine then computes no log-probs. */
+  logprobs?: boolean;
   fn(trees: Tree[], now: Scores[]): LossResult;
 }
 
@@ -94,8 +96,8 @@ export interface HeadSpec {
   name: string;
   width: number;
   bias: boolean;
-  /** Standard deviation of the initial weights; 0: zeros. */
-  init: number;
+  /** Standard deviation of the initial weights, 0: zeros, with a bias of zero; or "uniform": weights and bias in +-1 / sqrt(hidden). */
+  init: number | "uniform";
 }
 
 export interface ModelSpec {
@@ -107,6 +109,8 @@ export interface ModelSpec {
   addTokens?: string[];
   /** Longest path in tokens; the base's own limit when absent or larger. */
   context?: number;
+  /** The part of the engine's memory budget that this model may take, where several are open at once; 1 when absent. */
+  memoryShare?: number;
   /** A folder written by `Model.save`. */
   from?: { dir: string; optimizer: boolean };
   /** The words of the tokenizer of a "tiny" base; comes from the task. */
@@ -168,8 +172,8 @@ export interface Model {
     requests: SampleRequest[],
     onDone?: (sample: Sample, request: number, index: number) => void,
   ): Promise<Sample[]>;
-  /** Any token ids; no gradient. */
-  forward(forest: Forest, policy?: Policy): Promise<Scores[]>;
+  /** Any token ids; no gradient. Without `logprobs` (true when absent) heads alone. */
+  forward(forest: Forest, policy?: Policy, want?: { logprobs?: boolean }): Promise<Scores[]>;
   /** Accumulates gradients; an error drops what was accumulated. */
   forwardBackward(forest: Forest, loss: Loss): Promise<StepResult>;
   /** Drops accumulated gradients and cached prefixes: what is left is the state between two steps. */
@@ -182,7 +186,7 @@ export interface Model {
   save(dir: string): Promise<void>;
   /** Back to the weights and the optimizer that a model without `from` begins with. Snapshots stay. */
   reset(): Promise<void>;
-  /** Continues from a folder that `save` wrote. */
+  /** Continues from a folder that `save` wrote. Without the optimizer, a head that the folder lacks keeps the weights that it has. */
   load(from: { dir: string; optimizer: boolean }): Promise<void>;
   close(): Promise<void>;
 }
@@ -191,6 +195,8 @@ export interface ModelInfo {
   vocabSize: number;
   maxContext: number;
   eosIds: number[];
+  /** Heads that begin anew, for what the model was made from has none of their name and shape. */
+  newHeads: string[];
   /** Parameters that are trained, and all. */
   trainable: number;
   parameters: number;

@@ -86,7 +86,7 @@ function notes({ unsure, gradeErrors, measures }: EvaluationReport): string[] {
 /** Strict curves over k where there are several samples, and accuracy by each tag; else strict and flexible accuracy. */
 function plots({ measures, groups }: EvaluationReport): string[] {
   const ofStrict = measures.filter(({ grading }) => grading === "strict");
-  const curves = (["pass@k", "maj@k", "best@k"] as const).flatMap((name, c): Curve[] => {
+  const curves = (["pass@k", "maj@k", "best@k", "rerank@k"] as const).flatMap((name, c): Curve[] => {
     const points = ofStrict.flatMap((m) => (m.name === name && m.k !== undefined ? [{ ...m, k: m.k }] : []));
     return points.length === 0 ? [] : [{ name, className: `c${c}`, points }];
   });

@@ -9,7 +9,7 @@ type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" |
 
 /** A response's verdicts and reward. */
 export async function gradeSample(task: Task, problem: Problem, response: string): Promise<Graded> {
-  const [grade] = await task.grade([{ problem, response }]);
+  const [{ answered: _, ...grade }] = await task.grade([{ problem, response }]);
   if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade) };
   const verdicts = verdictsOf(problem, response, task.grading, grade.program);
   return { ...verdicts, ...grade, solved: verdicts.strict.verdict === "equal" };

@@ -137,3 +137,38 @@ test("grading again: another strategy gives another verdict; a reward of its own
   });
   expect(() => regradeSample({ ...sample, gold: undefined }, { strict: ["boxed"] })).toThrow(/has no gold/);
 });
+
+describe("rerank@k", () => {
+  // The authors' rule: a response without an answer is no candidate, the highest score wins.
+  const scores: Record<string, number[]> = {
+    p: [0.2, 0.9, 0.99, 0.1],
+    q: [0.3, 0.3, 0.1, 0.99],
+    r: [0.9, 0.9, 0.9, 0.9],
+  };
+  const score = ({ problem, sample }: EvaluatedSample) => scores[problem][sample];
+  const report = reportOf(settings, samples, [1, 2, 4], score);
+  const at = (k: number, grading: Measure["grading"] = "strict") => find(report.measures, "rerank@k", grading, k);
+
+  test("of all samples the one with the highest score that states an answer", () => {
+    // p: the third states none strictly, so the second, which is wrong; flexibly the third, which is right. q: the fourth states
+    // none strictly, and the first two are right alike; flexibly it states "nothing". r has no strict candidate at all.
+    expect(at(4)).toBeCloseTo((0 + 1 + 0) / 3, 9);
+    expect(at(4, "flexible")).toBeCloseTo((1 + 0 + 0) / 3, 9);
+  });
+
+  test("of k samples the mean over all subsets, between its ends; none of one sample", () => {
+    const expected = [
+      bestOfK([0.2, 0.9, undefined, 0.1], [1, 0, 0, 1], 2),
+      bestOfK([0.3, 0.3, 0.1, undefined], [1, 1, 0, 0], 2),
+      0,
+    ];
+    expect(report.measures.filter(({ name }) => name === "rerank@k").map(({ k }) => k)).toEqual([2, 4, 2, 4]);
+    expect(at(2)).toBeCloseTo(expected.reduce((sum, x) => sum + x, 0) / 3, 9);
+  });
+
+  test("it never passes pass@k, its upper bound, and the table names it", () => {
+    for (const k of [2, 4]) expect(at(k)).toBeLessThanOrEqual(find(report.measures, "pass@k", "strict", k));
+    expect(reportText(report, 80)).toMatch(/^rerank@4 +33\.3 %/m);
+    expect(reportText(reportOf(settings, samples), 80)).not.toContain("rerank");
+  });
+});

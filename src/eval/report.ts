@@ -14,6 +14,7 @@ export interface Measure extends Interval {
     | "pass@k" // at least one of k samples is right (Chen et al. 2021, unbiased)
     | "maj@k" // the answer that most of k samples give is right
     | "best@k" // of k samples the one with the highest mean log-prob is right
+    | "rerank@k" // of k samples that state an answer the one with the reranker's highest score is right
     | "truncated" // share of samples that ended at their length limit
     | "tokens"; // generated tokens a problem, all its samples together
   /** Which grade counts as right; absent for `truncated` and `tokens`. */
@@ -94,6 +95,9 @@ export function gradingSettings({
 
 const GRADINGS = ["strict", "flexible"] as const;
 
+/** The rule by which a response that states no answer is wrong; a reranker never chooses it (ReFT). */
+const NO_ANSWER = "no answer";
+
 /** The powers of two up to n, and n. */
 export function defaultKs(n: number): number[] {
   const ks = new Set([n]);
@@ -119,12 +123,13 @@ interface ProblemScores {
 
 /**
  * The report of an evaluation's samples. The mode of `settings` says how votes are compared; verdicts are those in the samples. A k
- * larger than the smallest number of samples that a problem has is a UserError.
+ * larger than the smallest number of samples that a problem has is a UserError. `score`: a reranker's, for rerank@k.
  */
 export function reportOf(
   settings: EvaluationSettings,
   samples: EvaluatedSample[],
   ks?: readonly number[],
+  score?: (sample: EvaluatedSample) => number | undefined,
 ): EvaluationReport {
   const problems = byProblem(samples).map((group): ProblemScores => ({
     samples: group,
@@ -142,7 +147,7 @@ export function reportOf(
   const count = (holds: (sample: EvaluatedSample) => boolean) => samples.filter(holds).length;
   const measures = estimated([
     ...gradings.map((grading) => accuracy(problems, grading)),
-    ...(n === 1 ? [] : gradings.flatMap((grading) => atK(problems, grading, wanted, settings))),
+    ...(n === 1 ? [] : gradings.flatMap((grading) => atK(problems, grading, wanted, settings, score))),
     column({ name: "truncated" }, problems, ({ samples }) => mean(samples.map(({ stop }) => stop === "length"))),
     tokensOf(problems),
   ]);
@@ -200,7 +205,13 @@ function tokensOf(problems: ProblemScores[]): MeasureColumn {
   return { name: "tokens", values: problems.map(count), share: false };
 }
 
-function atK(problems: ProblemScores[], grading: Grade, ks: number[], { mode }: EvaluationSettings): MeasureColumn[] {
+function atK(
+  problems: ProblemScores[],
+  grading: Grade,
+  ks: number[],
+  { mode }: EvaluationSettings,
+  score?: (sample: EvaluatedSample) => number | undefined,
+): MeasureColumn[] {
   // A task with a reward of its own extracts no answers that could be voted on.
   const clusters = mode === "reward" ? [] : problems.map(({ samples }) => votes(samples, grading, mode));
   const passed = ks.map((k) =>
@@ -220,7 +231,17 @@ function atK(problems: ProblemScores[], grading: Grade, ks: number[], { mode }: 
       bestOfK(samples.map(meanLogprob), right[grading].map(Number), k),
     ),
   );
-  return [...passed, ...majority, ...best];
+  if (score === undefined) return [...passed, ...majority, ...best];
+  const reranked = several.map((k) =>
+    column({ name: "rerank@k", grading, k }, problems, ({ samples, right }) =>
+      bestOfK(
+        samples.map((sample) => (sample[grading]?.rule === NO_ANSWER ? undefined : score(sample))),
+        right[grading].map(Number),
+        k,
+      ),
+    ),
+  );
+  return [...passed, ...majority, ...best, ...reranked];
 }
 
 /** The cluster of each sample's answer; one that no rule can compare with those before it stands alone. */

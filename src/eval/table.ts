@@ -18,9 +18,9 @@ export function reportText(report: EvaluationReport, width: number): string {
   const both = measures.some(({ grading }) => grading === "flexible");
   const rows = [
     ...sided("accuracy", measures, (m) => m.name === "accuracy"),
-    ...(["pass@k", "maj@k", "best@k"] as const).flatMap((name) =>
+    ...(["pass@k", "maj@k", "best@k", "rerank@k"] as const).flatMap((name) =>
       [...new Set(measures.filter((m) => m.name === name).map(({ k }) => k))].flatMap((k) =>
-        sided(name.replace("k", String(k)), measures, (m) => m.name === name && m.k === k),
+        sided(name.replace("@k", `@${k}`), measures, (m) => m.name === name && m.k === k),
       ),
     ),
     ...measures.filter(({ name }) => name === "truncated").map((m) => ({ label: "truncated", strict: percent(m) })),

@@ -1,8 +1,12 @@
 import type { z } from "zod";
+import type { HeadSpec } from "../engine/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Problem } from "../task/types.ts";
 import { grpo, grpoSettings } from "./grpo.ts";
+import { reft, reftSettings, VALUE } from "./reft.ts";
+import { rerank, rerankSettings, SCORE } from "./rerank.ts";
+import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
 import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
 import { sft, sftRowLength, sftSettings } from "./sft.ts";
 import type { DataStage } from "./stage.ts";
@@ -15,6 +19,12 @@ export interface Method<Settings extends z.ZodObject> {
   generates: boolean;
   /** Training problems that a step takes. */
   problemsPerStep(settings: z.output<Settings>): number;
+  /** Heads of the policy, and those of the second model, where it trains one. */
+  heads?(settings: z.output<Settings>): { policy: HeadSpec[]; critic?: HeadSpec[] };
+  /** False for one that trains no policy: evaluations inside the run pass it over. */
+  trainsPolicy?: boolean;
+  /** Files that it reads. */
+  files?(settings: z.output<Settings>): string[];
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>): number;
   /** What it logs that says how good the weights are, and which way is better. */
@@ -25,6 +35,8 @@ export interface Method<Settings extends z.ZodObject> {
 }
 
 const method = <Settings extends z.ZodObject>(entry: Method<Settings>) => entry;
+
+const promptAndToken = (tokenizer: Tokenizer, problem: Problem) => encodePrompt(tokenizer, problem).length + 1;
 
 /** The methods that a recipe can name. */
 export const methods = {
@@ -42,9 +54,19 @@ export const methods = {
     settings: grpoSettings,
     generates: true,
     problemsPerStep: (settings) => settings.prompts,
-    rowLength: (tokenizer, problem) => encodePrompt(tokenizer, problem).length + 1,
+    rowLength: promptAndToken,
     quality: { reward: "higher", solveRate: "higher" },
     run: grpo,
+  }),
+  reft: method({
+    name: "reft",
+    settings: reftSettings,
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    heads: ({ critic }) => (critic === "separate" ? { policy: [], critic: [VALUE] } : { policy: [VALUE] }),
+    rowLength: promptAndToken,
+    quality: { reward: "higher", solveRate: "higher" },
+    run: reft,
   }),
   selftrain: method({
     name: "selftrain",
@@ -56,5 +78,27 @@ export const methods = {
     quality: { loss: "lower" },
     markAtEnd: true,
     run: selftrain,
+  }),
+  "selftrain-online": method({
+    name: "selftrain-online",
+    settings: onlineSelftrainSettings,
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    rowLength: sftRowLength,
+    quality: { reward: "higher", solveRate: "higher" },
+    run: onlineSelftrain,
+  }),
+  rerank: method({
+    name: "rerank",
+    settings: rerankSettings,
+    generates: false,
+    // Its examples are those of a file.
+    problemsPerStep: () => 1,
+    heads: () => ({ policy: [SCORE] }),
+    trainsPolicy: false,
+    files: ({ samples }) => [samples],
+    rowLength: promptAndToken,
+    quality: { loss: "lower", devLoss: "lower", devAccuracy: "higher", devRerank: "higher" },
+    run: rerank,
   }),
 };

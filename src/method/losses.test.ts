@@ -4,7 +4,7 @@ import { treeArbitrary } from "../../test/trees.ts";
 import type { Loss, Scores } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import { leaves, pathTo } from "../forest/walk.ts";
-import { cispo, crossEntropy, grpoLoss, importanceSampling, k1, ppo } from "./losses.ts";
+import { cispo, clippedValue, crossEntropy, grpoLoss, importanceSampling, k1, ppo, ppoValue } from "./losses.ts";
 
 /** One token as it stands on one path, in double precision: what the definitions are written over. */
 interface Token {
@@ -241,5 +241,94 @@ describe("metrics and errors", () => {
       "importance_sampling",
       "cispo",
     ]);
+  });
+});
+
+describe("the clipped value loss", () => {
+  const EPS = 0.2;
+  const perToken = (tree: Tree, low: number, high: number) =>
+    fc.tuple(
+      ...tree.segments.map(({ tokens: { length } }) =>
+        fc.array(real(low, high), { minLength: length, maxLength: length }).map((xs) => Float32Array.from(xs)),
+      ),
+    );
+  const valued = treeArbitrary().chain((tree) =>
+    fc.record({
+      tree: fc.constant(tree),
+      values: perToken(tree, -1, 1),
+      old: perToken(tree, -1, 1),
+      returns: perToken(tree, -1, 1),
+      weights: perToken(tree, 0, 1),
+    }),
+  );
+
+  test("is its definition over the values before each token, gradient by finite differences, once for shared prefixes", () => {
+    const loss = clippedValue({ head: "value", clip: EPS });
+    fc.assert(
+      fc.property(valued, ({ tree, values, old, returns, weights }) => {
+        const filled: Tree = {
+          ...tree,
+          segments: tree.segments.map((segment, s) => ({
+            ...segment,
+            fields: { oldValues: old[s], returns: returns[s], weights: weights[s] },
+          })),
+        };
+        // By the path to each segment: where the token before stands.
+        const places = tree.segments.flatMap(({ tokens }, s) => {
+          const path = pathTo(tree, s).flatMap((p) => Array.from(tree.segments[p].tokens, (_, i) => [p, i] as const));
+          return Array.from(tokens, (_, i) => ({ s, i, before: path[path.length - tokens.length + i - 1] }));
+        });
+        const value = (at: number[][]) =>
+          places.reduce((sum, { s, i, before }) => {
+            if (before === undefined) return sum;
+            const v = at[before[0]][before[1]];
+            const held = Math.min(Math.max(v, old[s][i] - EPS), old[s][i] + EPS);
+            return sum + (weights[s][i] / 2) * Math.max((v - returns[s][i]) ** 2, (held - returns[s][i]) ** 2);
+          }, 0);
+        const at = values.map((part) => Array.from(part));
+        const now: Scores = { logprobs: [], entropy: [], heads: { value: [...values] } };
+        const found = loss.fn([filled], [now]);
+        expect(found.loss).toBeCloseTo(value(at), 6);
+        const h = 1e-5;
+        const kinks = places.some(({ s, i, before }) => {
+          if (before === undefined) return false;
+          const [v, o, target] = [at[before[0]][before[1]], old[s][i], returns[s][i]];
+          const edges = [o - EPS, o + EPS, 2 * target - o + EPS, 2 * target - o - EPS];
+          return edges.some((edge) => Math.abs(v - edge) < 1e-3);
+        });
+        if (kinks) return;
+        found.grads[0].heads?.value.forEach((part, s) =>
+          part.forEach((g, i) => {
+            const shifted = (by: number) => value(at.map((p, q) => p.map((v, j) => (q === s && j === i ? v + by : v))));
+            expect(g).toBeCloseTo((shifted(h) - shifted(-h)) / (2 * h), 4);
+          }),
+        );
+      }),
+    );
+  });
+
+  test("joined with the policy's it is their weighted sum, gradients apart", () => {
+    const clip = { low: LOW, high: HIGH };
+    const joint = ppoValue({ clip, head: "value", valueClip: EPS, coefficient: 5 });
+    fc.assert(
+      fc.property(valued, ({ tree, values, old, returns, weights }) => {
+        const segments = tree.segments.map((segment, s) => ({
+          ...segment,
+          fields: { oldValues: old[s], returns: returns[s], weights: weights[s], advantages: returns[s] },
+        }));
+        const trees = [{ ...tree, segments }];
+        const now: Scores[] = [
+          { logprobs: tree.segments.map((s) => s.logprobs!), entropy: [], heads: { value: [...values] } },
+        ];
+        const [both, policy, value] = [joint, ppo(clip), clippedValue({ head: "value", clip: EPS })].map((one) =>
+          one.fn(trees, now),
+        );
+        expect(both.loss).toBeCloseTo(policy.loss + 5 * value.loss, 8);
+        expect(both.grads[0].logprobs).toEqual(policy.grads[0].logprobs);
+        both.grads[0].heads!.value.forEach((part, s) =>
+          part.forEach((g, i) => expect(g).toBeCloseTo(5 * value.grads[0].heads!.value[s][i], 5)),
+        );
+      }),
+    );
   });
 });

@@ -83,6 +83,95 @@ export function grpoLoss(settings: { clip: ClipThresholds; beta: number }): Loss
   });
 }
 
+/**
+ * Sum of w / 2 max((V - R)^2, (clip(V, V_old - eps, V_old + eps) - R)^2): PPO's clipped value loss (Schulman et al.'s code; ReFT, arXiv
+ * 2401.08967, section 3.2), where V is what the scalar head `head` says before the token: the value of the state in which it was
+ * chosen. Reads `weights` (w), `returns` (R) and `oldValues` (V_old). eps 0: no clipping. Sums as metrics: `valueClipped`, `valueTokens`.
+ */
+export function clippedValue({ head, clip }: { head: string; clip: number }): Loss {
+  const fn = (trees: Tree[], now: Scores[]): LossResult => {
+    let loss = 0;
+    const metrics = { valueClipped: 0, valueTokens: 0 };
+    const grads = trees.map((tree, t) => {
+      const values = now[t].heads[head];
+      const gradient = values.map((part) => new Float32Array(part.length));
+      eachDecision(tree, (segment, i, before) => {
+        const weight = segment.fields.weights?.[i] ?? 0;
+        if (weight === 0 || before === undefined) return;
+        const target = required(segment.fields.returns, "the field returns")[i];
+        const old = required(segment.fields.oldValues, "the field oldValues")[i];
+        const value = values[before.segment][before.token];
+        const limited = clip === 0 ? value : Math.min(Math.max(value, old - clip), old + clip);
+        const free = (value - target) ** 2;
+        const held = (limited - target) ** 2;
+        const clipped = held > free && limited !== value;
+        loss += (weight / 2) * Math.max(free, held);
+        if (!clipped) gradient[before.segment][before.token] += weight * (value - target);
+        metrics.valueClipped += Number(clipped);
+        metrics.valueTokens++;
+      });
+      return { heads: { [head]: gradient } };
+    });
+    return { loss, grads, metrics };
+  };
+  return { name: "clipped_value", config: { value_clip: clip }, scope: "tree", logprobs: false, fn };
+}
+
+/** `ppo` plus `coefficient` times `clippedValue`; the metrics `policyLoss` and `valueLoss` (without the coefficient) are its parts. */
+export function ppoValue(settings: {
+  clip: ClipThresholds;
+  head: string;
+  valueClip: number;
+  coefficient: number;
+}): Loss {
+  const { head, coefficient } = settings;
+  const policy = ppo(settings.clip);
+  const value = clippedValue({ head, clip: settings.valueClip });
+  const fn = (trees: Tree[], now: Scores[]): LossResult => {
+    const ofPolicy = policy.fn(trees, now);
+    const ofValue = value.fn(trees, now);
+    const grads = ofPolicy.grads.map((grad, t) => ({
+      ...grad,
+      heads: { [head]: ofValue.grads[t].heads?.[head].map((part) => part.map((g) => coefficient * g)) ?? [] },
+    }));
+    const loss = ofPolicy.loss + coefficient * ofValue.loss;
+    const parts = { policyLoss: ofPolicy.loss, valueLoss: ofValue.loss };
+    return { loss, grads, metrics: { ...ofPolicy.metrics, ...ofValue.metrics, ...parts } };
+  };
+  return { name: "ppo_value", config: { ...policy.config, ...value.config, coefficient }, scope: "tree", fn };
+}
+
+/** What a scalar head says before each token of a segment: the value of the state in which that token was chosen. */
+export function valuesBefore(tree: Tree, { heads }: Scores, head: string): Float32Array[] {
+  const values = tree.segments.map(({ tokens }) => new Float32Array(tokens.length));
+  eachDecision(tree, (_, i, before, s) => {
+    if (before !== undefined) values[s][i] = heads[head][before.segment][before.token];
+  });
+  return values;
+}
+
+/** Each token of a tree with the place of the one before it on its path; a path's first token has none. */
+function eachDecision(
+  { segments }: Tree,
+  visit: (segment: Segment, i: number, before: Place | undefined, s: number) => void,
+): void {
+  const last: (Place | undefined)[] = [];
+  segments.forEach((segment, s) => {
+    let before = segment.parent < 0 ? undefined : last[segment.parent];
+    for (let i = 0; i < segment.tokens.length; i++) {
+      visit(segment, i, before, s);
+      before = { segment: s, token: i };
+    }
+    last[s] = before;
+  });
+}
+
+/** A token: its segment, and its place there. */
+interface Place {
+  segment: number;
+  token: number;
+}
+
 /** Schulman's k1, lp - ref: the unbiased estimate of KL(policy || reference) from the policy's own tokens. */
 export function k1(lp: number, ref: number): number {
   return lp - ref;

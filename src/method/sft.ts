@@ -70,6 +70,7 @@ export function sftRowLength(tokenizer: Tokenizer, problem: Problem): number {
   return encodePrompt(tokenizer, problem).length + Math.max(...responses);
 }
 
-function pick(demonstrations: string[], key: string): string {
+/** One of a problem's demonstrations, drawn from the random stream that `key` names. */
+export function pick(demonstrations: string[], key: string): string {
   return demonstrations[Math.floor(uniform(hashKey(`${key}/demonstration`), 0, 0) * demonstrations.length)];
 }

@@ -13,11 +13,20 @@ export interface Stage {
   readonly name: string;
   readonly seed: number;
   readonly model: Model;
+  /** The second model, where the method asks for one. */
+  readonly critic?: Model;
   readonly tokenizer: Tokenizer;
   readonly task: Task;
   /** The weights with which the stage began, frozen; the same in a resumed stage. Asked for before the first step, if at all. */
   startPolicy(): Promise<Policy>;
   steps(): AsyncIterable<Step>;
+}
+
+/** A sample that was stored with its verdict. */
+export interface StoredSample {
+  problem: string;
+  text: string;
+  solved: boolean;
 }
 
 /** What a method sees that chooses by itself what it trains on. */
@@ -33,6 +42,8 @@ export interface DataStage extends Stage {
   sampling(pass: { problems: number; generatedTokens?: number }): AsyncIterable<Step>;
   /** What these steps kept, a forest each, as it was written; undefined where the run was interrupted before the pass was over. */
   sampled(): Iterable<Forest> | undefined;
+  /** Reads a file of samples that `rifft eval` wrote. Relative paths are the recipe's. */
+  storedSamples(file: string): StoredSample[];
   /** Between sampling and training: takes the model back to the base, as a stage begins from it. */
   restart(): Promise<void>;
   /** Steps on so many items of the method's own, which make an epoch. */

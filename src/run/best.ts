@@ -29,14 +29,6 @@ export function accuracyName(recipe: Pick<JudgedRecipe, "eval">): string | undef
   return recipe.eval && `${recipe.eval.split} accuracy`;
 }
 
-/** What is to be said where a run chooses by the split that a result is reported on; undefined where it does not. */
-export function choosesByTest(recipe: JudgedRecipe): string | undefined {
-  if (recipe.eval?.split !== "test") return undefined;
-  const patient = recipe.stages.some(({ patience }) => patience !== undefined);
-  if (!patient && recipe.checkpoint.keepBest !== accuracyName(recipe)) return undefined;
-  return "this run chooses by its test split, whose numbers will flatter it; choose by dev to report test";
-}
-
 /** Which way a metric is better in a stage; undefined where it says nothing about the stage's weights. */
 export function direction(
   recipe: Pick<JudgedRecipe, "eval">,
@@ -84,6 +76,32 @@ export function checkKeepBest(recipe: JudgedRecipe, source: string): void {
     }
   });
 }
+
+/**
+ * Throws a UserError for a recipe that chooses a checkpoint, or when to stop, on the test split, unless it says that it reproduces a
+ * system which does so (`selection = "reference"`); and for one that says so and does not.
+ */
+export function checkSelection(recipe: JudgedRecipe & { selection?: "dev" | "reference" }, source: string): void {
+  const onTest = recipe.eval?.split === "test";
+  const patient = recipe.stages.findIndex(({ patience }) => patience !== undefined);
+  const key = recipe.checkpoint.keepBest === accuracyName(recipe) ? "checkpoint.keepBest" : patience(patient);
+  if (recipe.selection === "reference") {
+    if (onTest && key !== undefined) return;
+    throw new UserError(
+      `${source}: \`selection\` = "reference" chooses on the test split, and this recipe does not: set eval.split = "test" and checkpoint.keepBest = "test accuracy", or leave it out`,
+    );
+  }
+  if (!onTest || key === undefined) return;
+  throw new UserError(
+    `${source}: \`${key}\` would choose on the test split, whose accuracy then says nothing about new problems: choose on eval.split = "dev"; selection = "reference" reproduces published numbers that were chosen so`,
+  );
+}
+
+const patience = (stage: number): string | undefined => (stage < 0 ? undefined : `stage.${stage + 1}.patience`);
+
+/** What is said of a run that chooses on the test split. */
+export const CHOSEN_ON_TEST =
+  'CHOSEN ON THE TEST SPLIT (selection = "reference"): its test accuracy is optimistic and no estimate for new problems';
 
 /**
  * Notes the checkpoint at which a run stands as the best of its stage, if `value` is better than all before it in the stage (of equal

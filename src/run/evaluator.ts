@@ -53,6 +53,7 @@ export class Evaluator {
 
   /** Whether the place where a run stands is to be evaluated and is not yet; `over`: the stage has come to its end. */
   due(state: RunState, stage: StageRecipe, over: boolean): boolean {
+    if (!stage.trainsPolicy) return false;
     const last = state.evaluated?.last;
     if (last?.stage === stage.name && last.step === state.step) return false;
     // The end of the stage before is the same place.

@@ -1,15 +1,15 @@
 import { join } from "node:path";
 import { createLocalEngine, type LocalEngine, type LocalModel } from "../engine/local/index.ts";
-import type { ModelSpec } from "../engine/types.ts";
+import type { HeadSpec, ModelSpec } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import { type AdapterPair, exportHuggingFace, exportPeft, type Weights } from "../model/export.ts";
 import { exportGguf } from "../model/gguf-export.ts";
-import { readSafetensors, readSafetensorsHeader } from "../model/safetensors.ts";
+import { readSafetensors, readSafetensorsHeader, SafetensorsWriter } from "../model/safetensors.ts";
 import { widen } from "../model/widen.ts";
 import { exportOnnx } from "../onnx/folder.ts";
 import { loadTask } from "../task/load.ts";
 import { requireRun } from "./folder.ts";
-import { createSpec, modelFolder, recipeOf } from "./models.ts";
+import { checkpointState, createSpec, headsAt, modelFolder, recipeOf } from "./models.ts";
 import { scoreOnnx } from "./onnx-scores.ts";
 import { compareScores, probeTexts, scoreProbes, type Verification } from "./verify.ts";
 
@@ -75,7 +75,8 @@ export async function exportRun(options: ExportOptions): Promise<ExportResult> {
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   const engine = createLocalEngine({ memoryGb: recipe.memory });
   try {
-    const spec = createSpec(recipe, task, from);
+    const heads = headsAt(recipe, await checkpointState(run, checkpoint));
+    const spec = createSpec(recipe, task, from, heads);
     const model = await engine.create(spec);
     const result: ExportResult = { run, format, out, dtype };
     const weights = interruptible(model.tensors(), signal);
@@ -87,6 +88,7 @@ export async function exportRun(options: ExportOptions): Promise<ExportResult> {
     else if (format === "peft" && lora !== undefined) {
       await exportPeft(out, files, recipe.model, lora, adaptersOf(model));
     } else if (dtype !== "q8_0") await exportHuggingFace(out, files, weights, dtype);
+    if (format !== "gguf" && format !== "onnx") await exportHeads(out, model, heads);
     if (verify) {
       const probes = await probeTexts(model, task);
       const before = await scoreProbes(model, probes);
@@ -143,7 +145,7 @@ function adaptersOf(model: LocalModel): Map<string, AdapterPair> {
 /** What was written, as a model. */
 async function reopen(engine: LocalEngine, format: ExportFormat, out: string, spec: ModelSpec): Promise<LocalModel> {
   if (format !== "peft") return engine.create({ base: out, train: "none", context: spec.context });
-  const model = await engine.create({ ...spec, from: undefined });
+  const model = await engine.create({ ...spec, from: undefined, heads: undefined });
   const path = join(out, "adapter_model.safetensors");
   const tensors = await readSafetensors(path, await readSafetensorsHeader(path));
   for (const { name } of model.parameters.entries) {
@@ -152,4 +154,23 @@ async function reopen(engine: LocalEngine, format: ExportFormat, out: string, sp
     widen(tensor, model.parameters.value(name));
   }
   return model;
+}
+
+/**
+ * Each scalar head in a file of its own, `value_head.safetensors`, float32: what loads the folder as a plain causal model never meets
+ * it. A value head's tensors are named as TRL's (`v_head.summary.weight`), others' by the head.
+ */
+async function exportHeads(out: string, model: LocalModel, heads: HeadSpec[]): Promise<void> {
+  for (const { name } of heads) {
+    const prefix = name === "value" ? "v_head.summary" : name;
+    const own = model.parameters.entries.filter(({ group }) => group === `head:${name}`);
+    const named = own.map((entry) => ({ ...entry, as: `${prefix}${entry.name.slice(name.length)}` }));
+    const plan = new Map(named.map(({ as, dims }) => [as, { dims, type: "f32" as const }]));
+    const writer = await SafetensorsWriter.create(join(out, `${name}_head.safetensors`), plan);
+    for (const { as, name: tensor } of named) {
+      const { buffer, byteOffset, byteLength } = model.parameters.value(tensor);
+      await writer.write(as, new Uint8Array(buffer, byteOffset, byteLength));
+    }
+    await writer.finish();
+  }
 }

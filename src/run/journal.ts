@@ -13,6 +13,7 @@ const verdictSchema = z.object({
   response: z.string(),
   reward: z.number(),
   parts: z.record(z.string(), z.number()),
+  answered: z.boolean().optional(),
   error: z.string().optional(),
   program: z.strictObject({ answer: z.string().optional(), failure: z.string().optional() }).optional(),
 });
@@ -39,11 +40,11 @@ export class VerdictJournal {
   constructor(folder: RunFolder, from?: { stage: string; step: number }) {
     this.folder = folder;
     for (const line of folder.verdictLines()) {
-      const { response, reward, parts, error, program, ...key } = verdictSchema.parse(JSON.parse(line));
+      const { response, reward, parts, answered, error, program, ...key } = verdictSchema.parse(JSON.parse(line));
       if (key.stage === from?.stage && key.step >= 0 && key.step < from.step) continue;
       this.known.set(keyText(key), {
         response,
-        grade: { reward, parts, error, ...(program === undefined ? {} : { program }) },
+        grade: { reward, parts, answered, error, ...(program === undefined ? {} : { program }) },
       });
     }
   }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { HeadSpec } from "../engine/types.ts";
 import { type Method as MethodEntry, methods as entries } from "../method/index.ts";
 import type { DataStage } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
@@ -12,6 +13,14 @@ export interface ConfiguredMethod {
   /** Peak learning rate. */
   lr: number;
   problemsPerStep: number;
+  /** Heads of the policy. */
+  heads: HeadSpec[];
+  /** Heads of the second model; absent where the method trains none. */
+  criticHeads?: HeadSpec[];
+  /** Whether evaluations inside the run say something about it. */
+  trainsPolicy: boolean;
+  /** Files that it reads. */
+  files: string[];
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem): number;
   /** What it logs that says how good the weights are. */
@@ -33,10 +42,15 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
     keys: Object.keys(entry.settings.shape),
     configure(raw, source, path) {
       const settings = parseStrict(entry.settings, raw, source, path);
+      const { policy = [], critic } = entry.heads?.(settings) ?? {};
       return {
         settings: { ...settings },
         lr: z.number().parse(settings.lr),
         problemsPerStep: entry.problemsPerStep(settings),
+        heads: policy,
+        criticHeads: critic,
+        trainsPolicy: entry.trainsPolicy !== false,
+        files: entry.files?.(settings) ?? [],
         rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem, settings),
         quality: entry.quality,
         markAtEnd: entry.markAtEnd === true,
@@ -50,5 +64,8 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
 export const methods: Record<string, Method> = {
   sft: method(entries.sft),
   grpo: method(entries.grpo),
+  reft: method(entries.reft),
   selftrain: method(entries.selftrain),
+  "selftrain-online": method(entries["selftrain-online"]),
+  rerank: method(entries.rerank),
 };

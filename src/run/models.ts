@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import type { ModelSpec } from "../engine/types.ts";
+import type { HeadSpec, ModelSpec } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import type { Task } from "../task/types.ts";
 import { bestOf } from "./best.ts";
@@ -14,11 +14,17 @@ import {
 } from "./checkpoint.ts";
 import { isRunFolder, readRecord, requireRun } from "./folder.ts";
 import { markKinds } from "./marks.ts";
-import { parseRecipe, type Recipe } from "./recipe.ts";
+import { parseRecipe, type Recipe, type StageRecipe } from "./recipe.ts";
 
-/** What the engine is asked for by a stage of a run. */
-export function createSpec(recipe: Recipe, task: Pick<Task, "vocabulary">, from: ModelSpec["from"]): ModelSpec {
+/** What the engine is asked for by a stage of a run; `heads` where they are of use. */
+export function createSpec(
+  recipe: Recipe,
+  task: Pick<Task, "vocabulary">,
+  from: ModelSpec["from"],
+  heads: HeadSpec[] = [],
+): ModelSpec {
   return {
+    heads,
     base: recipe.model,
     train: recipe.lora === undefined ? "full" : { lora: recipe.lora },
     seed: recipe.seed,
@@ -48,6 +54,16 @@ export async function modelFolder(path: string, which = "latest"): Promise<strin
 export async function checkpointState(dir: string, which = "latest"): Promise<RunState> {
   requireRun(resolve(dir));
   return (await findCheckpoint(resolve(dir), which)).state;
+}
+
+/** The stage whose weights a checkpoint holds; undefined where none has begun. */
+export function stageAt(recipe: Recipe, { stage, step }: Pick<RunState, "stage" | "step">): StageRecipe | undefined {
+  return recipe.stages[step === 0 ? stage - 1 : stage];
+}
+
+/** The heads of the policy in a checkpoint. */
+export function headsAt(recipe: Recipe, state: Pick<RunState, "stage" | "step">): HeadSpec[] {
+  return stageAt(recipe, state)?.heads ?? [];
 }
 
 /** A run's checkpoint by what it is or by its name, every file compared with its checksum. */

@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
 import type { Capabilities, Model } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { ProblemSource, Task } from "../task/types.ts";
@@ -13,8 +15,10 @@ export function checkCapabilities(recipe: Recipe, has: Capabilities): void {
   };
   if (recipe.lora === undefined && !has.fullFineTune)
     refuse("lora", "full fine-tuning, and the recipe names no adapter");
-  recipe.stages.forEach(({ settings }, i) => {
+  recipe.stages.forEach((stage, i) => {
+    const { settings } = stage;
     const key = (name: string) => `stage.${i + 1}.${name}`;
+    if (stage.heads.length + (stage.criticHeads?.length ?? 0) > 0 && !has.heads) refuse(key("method"), "scalar heads");
     if (!has.customLoss) refuse(key("method"), "losses of a method's own");
     if (typeof settings.maxGradNorm === "number" && settings.maxGradNorm > 0 && !has.gradClip) {
       refuse(key("maxGradNorm"), "gradient clipping");
@@ -23,6 +27,14 @@ export function checkCapabilities(recipe: Recipe, has: Capabilities): void {
       refuse(key("reference"), "snapshots");
     }
   });
+}
+
+/** Throws a UserError that names the stage's file that is not there. */
+export function checkFiles({ baseDir, stages }: Recipe): void {
+  for (const { name, files } of stages) {
+    const missing = files.map((file) => resolve(baseDir, file)).find((path) => !existsSync(path));
+    if (missing !== undefined) throw new UserError(`stage ${name} reads ${missing}, and there is no such file`);
+  }
 }
 
 /** Before any step: every stage finds enough problems, and the longest row of each fits the context. */

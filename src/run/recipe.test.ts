@@ -262,3 +262,24 @@ test("recipeDifference names the first key that changed", () => {
     now: 64,
   });
 });
+
+describe("choosing on the test split", () => {
+  const chooses = `eval = { every = 5, split = "test" }\ncheckpoint = { keepBest = "test accuracy" }\n`;
+
+  test("is refused, by keepBest or patience, unless the recipe reproduces a reference that does so", () => {
+    expect(mistake(chooses + small)).toContain("`checkpoint.keepBest` would choose on the test split");
+    const patient = `eval = { every = 5, split = "test" }\n${small}patience = 3`;
+    expect(mistake(patient)).toContain("`stage.2.patience` would choose on the test split");
+    expect(read(`selection = "reference"\n${chooses}${small}`).selection).toBe("reference");
+    expect(read(`selection = "reference"\n${patient}`).selection).toBe("reference");
+  });
+
+  test("evaluating there without a choice is allowed; a reference that does not choose there is a mistake", () => {
+    expect(read(`eval = { every = 5, split = "test" }\n${small}`).selection).toBeUndefined();
+    expect(
+      read(`selection = "dev"\neval = { every = 5 }\ncheckpoint = { keepBest = "dev accuracy" }\n${small}`),
+    ).toBeDefined();
+    const mild = `selection = "reference"\neval = { every = 5 }\ncheckpoint = { keepBest = "dev accuracy" }\n${small}`;
+    expect(mistake(mild)).toContain('`selection` = "reference" chooses on the test split, and this recipe does not');
+  });
+});

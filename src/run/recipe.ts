@@ -5,7 +5,7 @@ import { z } from "zod";
 import type { LoraSettings } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import { type ConfiguredMethod, methods } from "./methods.ts";
-import { checkKeepBest } from "./best.ts";
+import { checkKeepBest, checkSelection } from "./best.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
 import type { Split } from "../task/types.ts";
@@ -31,6 +31,8 @@ export interface Recipe {
     /** The best by this metric is kept besides. */
     keepBest?: string;
   };
+  /** What choices are made on; "reference": the test split, as the published code does. `dev` when absent. */
+  selection?: "dev" | "reference";
   /** Absent: no evaluation inside the run. */
   eval?: EvaluationRecipe;
   /** A profile of the task's training problems, and which of them are trained on by how often they were solved. */
@@ -119,6 +121,7 @@ const recipeSchema = z.strictObject({
       maxTokens: wholeAmount.default(512),
     })
     .optional(),
+  selection: z.enum(["dev", "reference"]).optional(),
   profile: z.string().min(1).optional(),
   where: z.string().optional(),
   memory: amount.optional(),
@@ -169,6 +172,7 @@ export function checkRecipe(
     seed: recipe.seed,
     lora: recipe.lora,
     checkpoint: recipe.checkpoint,
+    selection: recipe.selection,
     eval: recipe.eval,
     ...checkWhere(recipe, source, baseDir),
     memory: recipe.memory,
@@ -176,6 +180,7 @@ export function checkRecipe(
     stages,
   };
   checkKeepBest(checked, source);
+  checkSelection(checked, source);
   return checked;
 }
 

@@ -1,11 +1,11 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { Engine, Model, Policy } from "../engine/types.ts";
+import type { Engine, HeadSpec, Model, ModelSpec, Policy } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { Task } from "../task/types.ts";
 import { modelDir, readCheckpoint, type RunState, writeCheckpoint } from "./checkpoint.ts";
-import type { RunFolder } from "./folder.ts";
-import { createSpec, modelFolder } from "./models.ts";
+import { isRunFolder, type RunFolder } from "./folder.ts";
+import { createSpec, modelFolder, recipeOf } from "./models.ts";
 import type { Recipe, StageRecipe } from "./recipe.ts";
 
 /** The policy that holds the weights with which a stage began. */
@@ -17,12 +17,16 @@ export interface StartingPoint {
   checkpoint?: string;
 }
 
-/** The model of a run: opened anew for each stage, with the weights with which that goes on. */
+/** The folder, in that of the policy, of the second model. */
+export const criticDir = (dir: string): string => join(dir, "critic");
+
+/** The model of a run, and the second one of a stage whose method trains two: opened anew for each stage, with the weights with which that goes on. */
 export class RunModel {
   private readonly recipe: Recipe;
   private readonly engine: Engine;
   private readonly task: Task;
   private model: Model | undefined;
+  private second: Model | undefined;
   /** Whether the open model holds the weights with which its stage began. */
   private hasStart = false;
 
@@ -37,34 +41,81 @@ export class RunModel {
     return this.model;
   }
 
+  /** The second model; undefined where the stage has none. */
+  get critic(): Model | undefined {
+    return this.second;
+  }
+
   async close(): Promise<void> {
     await this.model?.close();
-    this.model = undefined;
+    await this.second?.close();
+    this.model = this.second = undefined;
+  }
+
+  /** Parameters that are trained, of both. */
+  get trainable(): number {
+    return this.opened.info.trainable + (this.second?.info.trainable ?? 0);
+  }
+
+  /** What a stage begins anew, in words. */
+  newHeads(): string[] {
+    const of = (model: Model | undefined) =>
+      (model?.info.newHeads ?? []).map((name) => `its head "${name}" begins anew`);
+    return [...of(this.model), ...of(this.second)];
+  }
+
+  /** Writes what both have trained. */
+  async save(dir: string): Promise<void> {
+    await this.opened.save(dir);
+    await this.second?.save(criticDir(dir));
   }
 
   /** Makes the model with which the stage of `state` goes on: of a checkpoint inside the stage, or of the stage's `from`. */
   async open(state: RunState, at: StartingPoint | undefined): Promise<Model> {
     await this.close();
-    const { recipe, task } = this;
-    const stage = recipe.stages[state.stage];
+    const stage = this.recipe.stages[state.stage];
     this.hasStart = false;
     if (state.step === 0 || at?.checkpoint === undefined) {
       const dir = await this.startFolder(stage, state, at);
       const from = dir === undefined ? undefined : { dir, optimizer: false };
-      this.model = await this.engine.create(createSpec(recipe, task, from));
-      return this.model;
+      return this.create(stage, from, from);
     }
     const from = { dir: modelDir(at.checkpoint), optimizer: true };
     const start = join(at.folder.dir, "snapshots", stage.name);
-    if (!existsSync(start)) {
-      this.model = await this.engine.create(createSpec(recipe, task, from));
-      return this.model;
-    }
+    if (!existsSync(start)) return this.create(stage, from, from);
     await expectIntact(start, `stage ${stage.name} needs it to go on`);
-    this.model = await this.engine.create(createSpec(recipe, task, { dir: modelDir(start), optimizer: false }));
-    await this.model.snapshot(STAGE_START);
-    await this.model.load(from);
+    const model = await this.create(stage, { dir: modelDir(start), optimizer: false }, from);
+    await model.snapshot(STAGE_START);
+    await model.load(from);
     this.hasStart = true;
+    return model;
+  }
+
+  /**
+   * Makes the models of a stage; the second begins with the one in `critic`'s folder, or where that holds none as a copy of the policy.
+   * A UserError says which stage's `from` does not fit.
+   */
+  private async create(stage: StageRecipe, from: ModelSpec["from"], critic: ModelSpec["from"]): Promise<Model> {
+    const { recipe, task, engine } = this;
+    // The same in every stage, for a run has one memory plan.
+    const two = recipe.stages.some(({ criticHeads }) => criticHeads !== undefined);
+    const spec = (own: ModelSpec["from"], heads: HeadSpec[]): ModelSpec => ({
+      ...createSpec(recipe, task, own, heads),
+      ...(two && { memoryShare: 1 / 2 }),
+    });
+    try {
+      this.model = await engine.create(spec(from, stage.heads));
+      if (stage.criticHeads !== undefined) {
+        const own = critic && existsSync(criticDir(critic.dir)) ? { ...critic, dir: criticDir(critic.dir) } : critic;
+        this.second = await engine.create(spec(own, stage.criticHeads));
+      }
+    } catch (error) {
+      if (!(error instanceof UserError) || from === undefined) throw error;
+      const other = isRunFolder(stage.from)
+        ? `; ${stage.from} trained ${trainedBy(recipeOf(stage.from))}, and this recipe ${trainedBy(recipe)}`
+        : "";
+      throw new UserError(`stage ${stage.name} cannot begin with the weights in ${from.dir}: ${error.message}${other}`);
+    }
     return this.model;
   }
 
@@ -109,6 +160,9 @@ export class RunModel {
     return end === undefined || at === undefined ? modelFolder(stage.from) : modelDir(join(at.folder.checkpoints, end));
   }
 }
+
+const trainedBy = ({ model, lora }: Recipe): string =>
+  `${model} ${lora === undefined ? "in full" : `with LoRA of rank ${lora.rank}`}`;
 
 async function expectIntact(path: string, why: string): Promise<void> {
   const found = existsSync(path) ? await readCheckpoint(path) : "it is missing";

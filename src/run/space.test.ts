@@ -30,6 +30,9 @@ test("counts every checkpoint that can be there at once, the snapshot and the sa
 test("a stage that stops early or has no reference needs less", () => {
   const stopped = estimateSpace(read(`${grpo}steps = 100\nstopAt = 0.1\nbeta = 0.1\nreference = "base"`), 10, 100);
   expect(stopped).toMatchObject({ snapshots: 0, samples: 50 * 10 * 3200 });
+  // One sample a question, with what a critic says of each token.
+  const reft = read("[[stage]]\nmethod = 'reft'\nprompts = 8\nmaxTokens = 100\nsteps = 10");
+  expect(estimateSpace(reft, 10, 100)).toMatchObject({ snapshots: 40, samples: 110 * 10 * 800 });
   expect(estimateSpace(read("[[stage]]\nmethod = 'sft'\nepochs = 3"), 10, 100).samples).toBe(0);
 });
 

@@ -18,6 +18,8 @@ export interface SpaceEstimate {
 
 /** Bytes that a token takes in a file of samples, with its log-prob, its text and its share of the fields. Measured: 47 to 52. */
 const TOKEN_BYTES = 50;
+/** The same where a critic adds fields of its own. Measured: 106. */
+const VALUED_TOKEN_BYTES = 110;
 
 /** `trainable`: parameters that are trained; `splitSize`: training problems. */
 export function estimateSpace(recipe: Recipe, trainable: number, splitSize: number): SpaceEstimate {
@@ -27,19 +29,18 @@ export function estimateSpace(recipe: Recipe, trainable: number, splitSize: numb
   // The best of the run and that of the stage.
   const best = checkpoint.keepBest === undefined ? 0 : Math.min(2, stages.length);
   const reference = stages.some(({ settings }) => settings.reference === "stage-start" && settings.beta !== 0);
-  const tokens = stages.reduce((sum, stage) => sum + stageTokens(recipe, stage, splitSize), 0);
   return {
     checkpoint: 12 * trainable,
     checkpoints: checkpoint.keep + 1 + ends.size + marks + best,
     snapshots: reference ? 4 * trainable : 0,
-    samples: TOKEN_BYTES * tokens,
+    samples: stages.reduce((sum, stage) => sum + sampleBytes(recipe, stage, splitSize), 0),
   };
 }
 
-/** Tokens that a stage samples at most, in steps and in evaluations. */
-function stageTokens(recipe: Recipe, stage: StageRecipe, splitSize: number): number {
+/** Bytes of what a stage samples at most, in steps and in evaluations. */
+function sampleBytes(recipe: Recipe, stage: StageRecipe, splitSize: number): number {
   const { settings, problemsPerStep, budget, stopAt } = stage;
-  const { samples, maxTokens } = settings;
+  const { samples = 1, maxTokens } = settings;
   const perStep =
     typeof samples === "number" && typeof maxTokens === "number" ? problemsPerStep * samples * maxTokens : 0;
   const measures = budget.kind === "marks" ? budget.measures : [budget];
@@ -53,7 +54,9 @@ function stageTokens(recipe: Recipe, stage: StageRecipe, splitSize: number): num
   const most = Math.max(0, ...steps);
   const evaluations =
     recipe.eval === undefined ? 0 : (most / recipe.eval.every + 2) * recipe.eval.limit * recipe.eval.maxTokens;
-  return Math.max(most * perStep, ...generated) + evaluations;
+  const valued = stage.heads.length + (stage.criticHeads?.length ?? 0) > 0;
+  const perToken = valued ? VALUED_TOKEN_BYTES : TOKEN_BYTES;
+  return perToken * Math.max(most * perStep, ...generated) + TOKEN_BYTES * evaluations;
 }
 
 const certain = ({ checkpoint, checkpoints, snapshots }: SpaceEstimate): number => checkpoint * checkpoints + snapshots;

@@ -63,6 +63,7 @@ function makeStage(o: Setting = {}): RunStage {
     task,
     source: o.source ?? source,
     folder,
+    baseDir: dir,
     journal: new VerdictJournal(folder),
     counters,
     progress: silentProgress,

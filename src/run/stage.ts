@@ -1,8 +1,10 @@
+import { resolve } from "node:path";
 import { RandomStream } from "../engine/random.ts";
 import type { Model, Policy } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
+import { readSamples } from "../eval/samples.ts";
 import type { Forest } from "../forest/types.ts";
-import type { DataStage, DrawingStep, Step } from "../method/stage.ts";
+import type { DataStage, DrawingStep, Step, StoredSample } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Grade, Problem, ProblemSource, Task } from "../task/types.ts";
 import type { RunCounters } from "./counters.ts";
@@ -28,7 +30,11 @@ export interface StageOptions {
   recipe: StageRecipe;
   seed: number;
   model: Model;
+  /** The second model, where the method trains one. */
+  critic?: Model;
   task: Task;
+  /** What relative paths are relative to. */
+  baseDir: string;
   /** The problems to train on. */
   source: ProblemSource;
   folder: RunFolder;
@@ -57,6 +63,7 @@ export class RunStage implements DataStage {
   readonly name: string;
   readonly seed: number;
   readonly model: Model;
+  readonly critic: Model | undefined;
   readonly tokenizer: Tokenizer;
   readonly task: Task;
   readonly source: ProblemSource;
@@ -72,6 +79,7 @@ export class RunStage implements DataStage {
     this.name = options.recipe.name;
     this.seed = options.seed;
     this.model = options.model;
+    this.critic = options.critic;
     this.tokenizer = options.model.tokenizer;
     this.task = options.task;
     this.source = options.source;
@@ -140,6 +148,13 @@ export class RunStage implements DataStage {
     })();
   }
 
+  storedSamples(file: string): StoredSample[] {
+    const path = resolve(this.o.baseDir, file);
+    const { samples, cut } = readSamples(path);
+    if (cut) this.o.progress.note(`${path}: its last line was cut off and is left out`);
+    return samples.map(({ problem, text, solved }) => ({ problem, text, solved }));
+  }
+
   async restart(): Promise<void> {
     if (this.position.step === this.position.samplingSteps) await this.model.reset();
   }
@@ -176,6 +191,7 @@ export class RunStage implements DataStage {
   private async *step(): AsyncGenerator<RunStep, void, void> {
     // A step that changed no weights leaves prefixes behind, which a resumed run would not have.
     await this.model.discard();
+    await this.critic?.discard();
     const step = new RunStep(this);
     this.current = step;
     yield step;

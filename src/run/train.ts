@@ -7,7 +7,7 @@ import { allProblems } from "../task/leaks.ts";
 import { checkPrograms } from "../task/program.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
-import { type Best, bestOf, choosesByTest, sparedCheckpoints } from "./best.ts";
+import { type Best, bestOf, CHOSEN_ON_TEST, sparedCheckpoints } from "./best.ts";
 import { Boundary } from "./boundary.ts";
 import {
   checkpointName,
@@ -24,7 +24,7 @@ import { currentEnvironment, environmentDifference } from "./environment.ts";
 import { cutBackEvaluated, Evaluator } from "./evaluator.ts";
 import { isRunFolder, RunFolder, type RunRecord } from "./folder.ts";
 import { VerdictJournal } from "./journal.ts";
-import { checkCapabilities, checkProblems } from "./preflight.ts";
+import { checkCapabilities, checkFiles, checkProblems } from "./preflight.ts";
 import { type TrainingProblems, trainingProblems } from "./profile.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
 import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
@@ -167,6 +167,7 @@ async function withRun(
   let opened: { close(): Promise<void> } | undefined;
   try {
     checkCapabilities(recipe, engine.capabilities());
+    checkFiles(recipe);
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
     opened = task;
     const training = await trainingProblems(recipe, task);
@@ -243,8 +244,7 @@ class Run {
 
   /** Refuses a disk on which the run does not fit. */
   checkSpace(dir: string): void {
-    const { trainable } = this.model.opened.info;
-    const estimate = estimateSpace(this.recipe, trainable, this.training.source.size);
+    const estimate = estimateSpace(this.recipe, this.model.trainable, this.training.source.size);
     const free = freeSpace(dir);
     checkSpace(estimate, free, dir);
     this.space = spaceText(estimate, free);
@@ -263,14 +263,15 @@ class Run {
       const names = recipe.stages.map((stage) => stage.name);
       const journal = new VerdictJournal(folder, { stage: names[state.stage], step: state.step });
       progress.note(this.model.opened.info.plan);
-      for (const text of [this.space, choosesByTest(recipe)]) if (text !== undefined) progress.note(text);
+      if (recipe.selection === "reference") progress.note(CHOSEN_ON_TEST);
+      if (this.space !== undefined) progress.note(this.space);
       if (profile !== undefined) progress.note(profile.text);
       progress.curve(readCurve(folder.dir), bestOf(recipe, state));
       let newest = checkpoint;
       while (state.stage < recipe.stages.length) {
         const current = recipe.stages[state.stage];
         const model = this.model.opened;
-        counters.attach(model);
+        counters.attach(model, ...(this.model.critic === undefined ? [] : [this.model.critic]));
         // The first stage's budget includes what came before it, a profile's cost.
         if (state.step === 0 && state.stage > 0) {
           state.atStageStart = { generated: counters.now().generated, engineSeconds: counters.engineSeconds };
@@ -293,7 +294,9 @@ class Run {
           recipe: current,
           seed: recipe.seed,
           model,
+          critic: this.model.critic,
           task,
+          baseDir: recipe.baseDir,
           source,
           folder,
           journal,
@@ -322,6 +325,7 @@ class Run {
         if (start !== undefined && state.step === 0) {
           progress.note(`${stage.name} begins with ${start.checkpoint}, the best of ${names[state.stage - 1]}`);
         }
+        for (const line of state.step === 0 ? this.model.newHeads() : []) progress.note(`${stage.name}: ${line}`);
         if (await boundary.enter(stage)) await save();
         await current.run(stage);
         if (interrupted() && (!stage.over || boundary.pending(stage))) return resultOf(folder, recipe, state, false);
@@ -354,7 +358,7 @@ class Run {
     state.engineSeconds = counters.engineSeconds;
     state.sizes = folder.sync();
     const name = checkpointName(state);
-    await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.model.opened.save(dir));
+    await writeCheckpoint(folder.checkpoints, name, state, (dir) => this.model.save(dir));
     pruneCheckpoints(folder.checkpoints, this.recipe.checkpoint.keep, sparedCheckpoints(this.recipe, state));
     return name;
   }

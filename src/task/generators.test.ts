@@ -56,7 +56,8 @@ describe("wordproblems", () => {
     const train = await take(task, "train");
     expect(new Set(train.map(textOf)).size).toBe(2000);
     const grades = await task.grade(train.map((problem) => ({ problem, response: problem.demonstrations?.[0] ?? "" })));
-    for (const [i, { data }] of train.entries()) expect(grades[i]).toEqual({ reward: data?.hasty ? 0 : 1, parts: {} });
+    for (const [i, { data }] of train.entries())
+      expect(grades[i]).toEqual({ answered: true, reward: data?.hasty ? 0 : 1, parts: {} });
     const long = train.filter(({ data }) => Number(data?.steps) > 1);
     const hasty = train.filter(({ data }) => data?.hasty).length / long.length;
     expect(Math.abs(hasty - 0.6)).toBeLessThan(0.05);

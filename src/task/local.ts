@@ -9,7 +9,7 @@ import {
   type Item,
   pastDeadline,
 } from "./reward.ts";
-import type { Reward, TaskDefinition } from "./types.ts";
+import type { Grade, TaskDefinition } from "./types.ts";
 
 /** Runs rewards in this thread: for built-in tasks and definitions of the calling program. Ends what waits too long, not what loops. */
 export function localGrader(definition: TaskDefinition): Grader {
@@ -19,9 +19,8 @@ export function localGrader(definition: TaskDefinition): Grader {
       Promise.all(
         items.map(async (item) => {
           try {
-            const reward = await within(deadline, async () => rewardOf(definition, item));
-            if (reward === late) return failedGrade(item, pastDeadline(deadline));
-            return gradeOf(item, reward, definition.weights);
+            const grade = await within(deadline, () => gradeItem(definition, item));
+            return grade === late ? failedGrade(item, pastDeadline(deadline)) : grade;
           } catch (error) {
             return failedGrade(item, describeThrown(error));
           }
@@ -46,8 +45,9 @@ async function within<T>(seconds: number, work: () => Promise<T>): Promise<T | t
 }
 
 /** The task's own reward, or where it has none 1 for a strict verdict of `equal`, else 0. */
-function rewardOf({ reward, grading }: TaskDefinition, { problem, response }: Item): Reward | Promise<Reward> {
-  if (reward !== undefined) return reward(problem, response);
+async function gradeItem({ reward, grading, weights }: TaskDefinition, item: Item): Promise<Grade> {
+  if (reward !== undefined) return gradeOf(item, await reward(item.problem, item.response), weights);
   if (grading === undefined) throw new UserError("the task has neither a reward nor a grading");
-  return gradeResponse(problem, response, grading).strict.equal ? 1 : 0;
+  const { strict } = gradeResponse(item.problem, item.response, grading);
+  return { ...gradeOf(item, strict.equal ? 1 : 0), answered: strict.extracted !== undefined };
 }

@@ -81,7 +81,7 @@ export function programGrader({ name, programs, grading, reward }: TaskDefinitio
       return items.map(({ problem }, i) => {
         const program = programResult(outcomes[i], answer);
         const { strict } = gradeProgram(problem, program, grading);
-        return { reward: Number(strict.equal), parts: {}, program };
+        return { reward: Number(strict.equal), parts: {}, answered: program.answer !== undefined, program };
       });
     },
     close: async () => sandbox?.close(),

@@ -106,6 +106,8 @@ export interface Grade {
   /** The weighted sum of the parts; 0 where grading failed. */
   reward: number;
   parts: Record<string, number>;
+  /** Whether there was an answer, right or wrong; absent where the task has a reward of its own, or grading failed. */
+  answered?: boolean;
   /** Set where the reward threw or passed its deadline: problem, response and reason in one line. */
   error?: string;
   /** Of a response that is a program. */

@@ -1,9 +1,9 @@
 /** The page's style: light or dark as the reader's system is, from 400 to 1600 px wide. */
 export const STYLE = `
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #5b6670; --line: #d7dde2; --back: #fff; --card: #f6f8f9; --chosen: #e2ecf9;
-  --right: #17733b; --wrong: #b3261e; --unsure: #8a5a00; --c0: #1f5fbf; --c1: #b8560b; --c2: #17733b; }
+  --right: #17733b; --wrong: #b3261e; --unsure: #8a5a00; --c0: #1f5fbf; --c1: #b8560b; --c2: #17733b; --c3: #8a3fa0; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e3e7ea; --soft: #98a4ae; --line: #39424a; --back: #14181b; --card: #1c2226; --chosen: #22384f;
-  --right: #63c98a; --wrong: #f2857c; --unsure: #e0b050; --c0: #7fb0f5; --c1: #f0a161; --c2: #63c98a; } }
+  --right: #63c98a; --wrong: #f2857c; --unsure: #e0b050; --c0: #7fb0f5; --c1: #f0a161; --c2: #63c98a; --c3: #cf9be0; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 110rem; padding: 1rem; background: var(--back); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -28,6 +28,7 @@ svg .bar { stroke-width: 1.6; } svg polyline { fill: none; stroke-width: 1.4; }
 .c0 .bar, .c0 polyline { stroke: var(--c0); } .c0 circle { fill: var(--c0); }
 .c1 .bar, .c1 polyline { stroke: var(--c1); } .c1 circle { fill: var(--c1); }
 .c2 .bar, .c2 polyline { stroke: var(--c2); } .c2 circle { fill: var(--c2); }
+.c3 .bar, .c3 polyline { stroke: var(--c3); } .c3 circle { fill: var(--c3); }
 details { border: 1px solid var(--line); border-radius: 8px; margin: .5rem 0; } summary { cursor: pointer; padding: .5rem .8rem; } details > .body, details > .plots { padding: .2rem .8rem .8rem; }
 #filters { display: flex; flex-wrap: wrap; gap: .5rem .7rem; align-items: center; padding: .3rem 0 .6rem; }
 #filters label, .range, .tools label { color: var(--soft); font-size: .85rem; white-space: nowrap; max-width: 100%; }

@@ -1,3 +1,6 @@
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import {
   distance,
@@ -38,12 +41,11 @@ test("values stand for every token, prompts included, row-major tokens x width",
   const [{ heads }] = await model.forward([tree]);
   expect(heads.value.map(({ length }) => length)).toEqual([5, 4, 0, 1]);
   expect(heads.wide.map(({ length }) => length)).toEqual([15, 12, 0, 3]);
-  // A wide head's columns are heads of their own.
+  // A wide head's columns are heads of their own; this one has no bias.
   const weight = model.parameters.value("wide.weight").slice();
-  const bias = model.parameters.value("wide.bias").slice();
   for (const column of [0, 1, 2]) {
     model.parameters.value("value.weight").set(weight.subarray(column * 32, (column + 1) * 32));
-    model.parameters.value("value.bias").set(bias.subarray(column, column + 1));
+    model.parameters.value("value.bias").fill(0);
     const [scores] = await model.forward([tree]);
     const expected = heads.wide.map((part) => part.filter((_, i) => i % 3 === column));
     expect(largestDifference(scores.heads.value, expected)).toBeLessThan(1e-5);
@@ -161,8 +163,10 @@ test("a model that trains nothing but a head trains it, and snapshots hold it", 
   expect((await model.forward([tree]))[0].logprobs).toEqual((await untouched.forward([tree]))[0].logprobs);
 });
 
-test("heads start as they are told: zero, or normal from the seed", async () => {
-  const make = (seed: number) => engine.create({ base: fixture("llama"), train: "none", heads: [value, wide], seed });
+test("heads start as they are told: zero, normal or uniform from the seed", async () => {
+  const uniform: HeadSpec = { name: "uniform", width: 40, bias: true, init: "uniform" };
+  const make = (seed: number) =>
+    engine.create({ base: fixture("llama"), train: "none", heads: [value, wide, uniform], seed });
   const [first, again, other] = [await make(1), await make(1), await make(2)];
   const at = (model: typeof first, name: string) => model.parameters.value(name);
   expect(at(first, "value.weight").every((x) => x === 0)).toBe(true);
@@ -171,5 +175,57 @@ test("heads start as they are told: zero, or normal from the seed", async () => 
   const deviation = Math.sqrt(at(first, "wide.weight").reduce((sum, x) => sum + x * x, 0) / 96);
   expect(deviation).toBeGreaterThan(0.07);
   expect(deviation).toBeLessThan(0.13);
-  expect(at(first, "wide.bias").every((x) => x === 0)).toBe(true);
+  expect(first.parameters.entries.map(({ name }) => name)).not.toContain("wide.bias");
+  const bound = 1 / Math.sqrt(32);
+  for (const name of ["uniform.weight", "uniform.bias"]) {
+    const size = at(first, name).map(Math.abs);
+    expect(Math.max(...size)).toBeLessThanOrEqual(bound);
+    expect(Math.max(...size)).toBeGreaterThan(0.9 * bound);
+    expect(Math.abs(size.reduce((sum, x) => sum + x, 0) / size.length - bound / 2)).toBeLessThan(bound / 8);
+  }
+});
+
+test("a pass for the heads alone gives the same values and gradients, and no log-probs", async () => {
+  const model = randomise(await engine.create({ base: fixture("llama"), train: "full", heads: [value] }));
+  const [whole] = await model.forward([tree]);
+  const [alone] = await model.forward([tree], "current", { logprobs: false });
+  expect(alone.heads).toEqual(whole.heads);
+  expect(alone.logprobs.every((part) => part.every((x) => x === 0))).toBe(true);
+  const loss = weightedSum("tree", { heads: ["value"] });
+  await model.forwardBackward([tree], { ...loss, logprobs: false });
+  const found = await takeGradients(model);
+  const values: Loss = {
+    ...loss,
+    fn: (trees, now) => {
+      const result = loss.fn(trees, now);
+      return { ...result, grads: result.grads.map(({ heads }) => ({ heads })) };
+    },
+  };
+  await model.forwardBackward([tree], values);
+  expectSameGradients(found, await takeGradients(model), 1e-6, () => false);
+});
+
+test("weights that were saved without a head, or with another, leave it new; with their moments they must fit", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "rifft-heads-"));
+  const make = (heads: HeadSpec[]) => engine.create({ base: fixture("llama"), train: lora, heads, seed: 1 });
+  const plain = randomise(await make([]));
+  await plain.save(join(dir, "plain"));
+  const headed = randomise(await make([value]));
+  expect(headed.info.newHeads).toEqual(["value"]);
+  const before = headed.parameters.value("value.weight").slice();
+  await headed.load({ dir: join(dir, "plain"), optimizer: false });
+  expect(headed.info.newHeads).toEqual(["value"]);
+  expect(headed.parameters.value("value.weight")).toEqual(before);
+  await expect(headed.load({ dir: join(dir, "plain"), optimizer: true })).rejects.toThrow(/value\.weight/);
+
+  await headed.save(join(dir, "headed"));
+  const again = await make([value]);
+  await again.load({ dir: join(dir, "headed"), optimizer: false });
+  expect(again.info.newHeads).toEqual([]);
+  expect(again.parameters.value("value.weight")).toEqual(before);
+  // A head that nobody asks for is left where it is.
+  await plain.load({ dir: join(dir, "headed"), optimizer: true });
+  const other = await make([{ ...value, width: 2 }]);
+  await other.load({ dir: join(dir, "headed"), optimizer: false });
+  expect(other.info.newHeads).toEqual(["value"]);
 });

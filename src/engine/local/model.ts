@@ -111,6 +111,7 @@ export class LocalModel implements Model {
       vocabSize: config.vocab,
       maxContext: spec.context ?? config.maxContext,
       eosIds: config.eosIds,
+      newHeads: (spec.heads ?? []).map(({ name }) => name),
       trainable: this.parameters.length,
       parameters: frozen + this.parameters.length,
       plan: plan.text,
@@ -151,10 +152,10 @@ export class LocalModel implements Model {
     return byRequest.flat();
   }
 
-  forward(forest: Forest, policy: Policy = "current"): Promise<Scores[]> {
+  forward(forest: Forest, policy: Policy = "current", { logprobs = true } = {}): Promise<Scores[]> {
     return this.exclusive(async () => {
       checkForest(forest, this.info);
-      const scores = await this.trainer.forward(forest, await this.scoring(policy));
+      const scores = await this.trainer.forward(forest, await this.scoring(policy), logprobs);
       this.done.scored += countAll(forest);
       return scores;
     });
@@ -217,6 +218,7 @@ export class LocalModel implements Model {
   reset(): Promise<void> {
     return this.exclusive(async () => {
       this.parameters.reset();
+      this.info.newHeads = (this.spec.heads ?? []).map(({ name }) => name);
       this.initialise(this.spec.train === "full" ? await this.readBase() : this.files);
       this.changed();
     });
@@ -224,7 +226,7 @@ export class LocalModel implements Model {
 
   load(from: { dir: string; optimizer: boolean }): Promise<void> {
     return this.exclusive(async () => {
-      await loadState(from.dir, this.parameters, from.optimizer);
+      this.info.newHeads = await loadState(from.dir, this.parameters, from.optimizer);
       this.changed();
     });
   }
@@ -304,7 +306,10 @@ export class LocalModel implements Model {
       );
     }
     const at = (name: string): Float32Array => this.parameters.view(arena, name);
-    const head = (name: string) => ({ weight: at(`${name}.weight`), bias: at(`${name}.bias`) });
+    const head = (name: string) => {
+      const { width, bias } = this.headSpec(name);
+      return { weight: at(`${name}.weight`), bias: bias ? at(`${name}.bias`) : new Float32Array(width) };
+    };
     const adapters = policy === "base" ? null : this.adapters(at);
     return { weights: await this.weights(policy, arena, adapters), head, adapters };
   }
@@ -363,7 +368,13 @@ export class LocalModel implements Model {
     this.decodeSessions.delete(policy);
   }
 
-  /** Adapters: a uniform in +-1/sqrt(in), b zero (Hu et al. 2021 as `peft` does it). Heads: normal. Everything else: the base's own. */
+  private headSpec(name: string): HeadSpec {
+    const spec = this.spec.heads?.find((head) => head.name === name);
+    if (spec === undefined) throw new Error(`no head ${name}`);
+    return spec;
+  }
+
+  /** Adapters: a uniform in +-1/sqrt(in), b zero (Hu et al. 2021 as `peft` does it). Heads: as specified. Everything else: the base's own. */
   private initialise(files: ModelFiles): void {
     const { spec, parameters } = this;
     const random = new RandomStream(`${spec.seed ?? 0}/initial weights`);
@@ -372,12 +383,12 @@ export class LocalModel implements Model {
     }
     for (const { name, dims, group } of parameters.entries) {
       const values = parameters.value(name);
-      if (name.endsWith(".lora_A.weight")) {
-        const bound = 1 / Math.sqrt(dims[1]);
+      const head = spec.heads?.find((one) => `head:${one.name}` === group);
+      if (name.endsWith(".lora_A.weight") || head?.init === "uniform") {
+        const bound = 1 / Math.sqrt(head === undefined ? dims[1] : files.config.hidden);
         for (let i = 0; i < values.length; i++) values[i] = (2 * random.uniform() - 1) * bound;
-      } else if (group.startsWith("head:") && name.endsWith(".weight")) {
-        const init = spec.heads?.find((head) => `head:${head.name}` === group)?.init ?? 0;
-        for (let i = 0; init > 0 && i < values.length; i++) values[i] = init * random.normal();
+      } else if (head !== undefined && name.endsWith(".weight")) {
+        for (let i = 0; head.init !== 0 && i < values.length; i++) values[i] = head.init * random.normal();
       }
     }
   }
@@ -410,9 +421,12 @@ function parameterShapes(
   return shapes;
 }
 
-const headShapes = ({ name, width }: HeadSpec, hidden: number): { name: string; dims: number[]; group: string }[] => [
+const headShapes = (
+  { name, width, bias }: HeadSpec,
+  hidden: number,
+): { name: string; dims: number[]; group: string }[] => [
   { name: `${name}.weight`, dims: [width, hidden], group: `head:${name}` },
-  { name: `${name}.bias`, dims: [width], group: `head:${name}` },
+  ...(bias ? [{ name: `${name}.bias`, dims: [width], group: `head:${name}` }] : []),
 ];
 
 const countAll = (forest: Forest): number => forest.reduce((sum, tree) => sum + countTokens(tree), 0);

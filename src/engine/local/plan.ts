@@ -33,7 +33,7 @@ const OVERHEAD = 0.35 * GB;
  */
 export function planMemory(files: ModelFiles, spec: ModelSpec, budgetGb?: number, loadedBytes?: number): MemoryPlan {
   const { config } = files;
-  const budget = budgetGb !== undefined ? budgetGb * GB : memory().total * 0.8;
+  const budget = (spec.memoryShare ?? 1) * (budgetGb !== undefined ? budgetGb * GB : memory().total * 0.8);
   const matrices = layerFloats(config) * config.layers;
   const all = tensorOrder(config).reduce((sum, { dims }) => sum + dims.reduce((a, b) => a * b, 1), 0);
   const storable = Array.from({ length: config.layers }, (_, l) =>

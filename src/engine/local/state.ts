@@ -3,11 +3,12 @@ import { join } from "node:path";
 import { UserError } from "../../errors.ts";
 import { readSafetensors, readSafetensorsHeader, SafetensorsWriter } from "../../model/safetensors.ts";
 import { widen } from "../../model/widen.ts";
-import type { Parameters } from "./parameters.ts";
+import type { Parameter, Parameters } from "./parameters.ts";
 
 const WEIGHTS = "weights.safetensors";
 const MOMENTS = ["first.safetensors", "second.safetensors"] as const;
 const STEP = "optimizer.step";
+const BODY = "body";
 
 /** Writes the trained tensors and, once there was an optimizer step, Adam's moments and step count. */
 export async function saveState(dir: string, parameters: Parameters): Promise<void> {
@@ -22,16 +23,33 @@ export async function saveState(dir: string, parameters: Parameters): Promise<vo
   await writeArena(join(dir, MOMENTS[1]), parameters, second, parameters.step);
 }
 
-/** Reads what `saveState` wrote into parameters of the same shapes. */
-export async function loadState(dir: string, parameters: Parameters, optimizer: boolean): Promise<void> {
-  await readArena(join(dir, WEIGHTS), parameters, parameters.values);
-  if (!optimizer || parameters.length === 0) return;
+/**
+ * Reads what `saveState` wrote into parameters of the same shapes. Without the optimizer, heads that are not there or have another
+ * shape stay as they are; returns their names.
+ */
+export async function loadState(dir: string, parameters: Parameters, optimizer: boolean): Promise<string[]> {
+  const path = join(dir, WEIGHTS);
+  const lacking = optimizer ? [] : await headsLacking(path, parameters);
+  const groups = new Set(lacking.map((name) => `head:${name}`));
+  const there = parameters.entries.filter(({ group }) => !groups.has(group));
+  await readArena(path, there, parameters.values);
+  if (!optimizer || parameters.length === 0) return lacking;
   const file = join(dir, MOMENTS[0]);
   const header = await readSafetensorsHeader(file).catch(() => null);
-  if (!header) return;
+  if (!header) return lacking;
   const { first, second } = parameters.adam();
-  parameters.step = (await readArena(file, parameters, first)) ?? 0;
-  await readArena(join(dir, MOMENTS[1]), parameters, second);
+  parameters.step = (await readArena(file, parameters.entries, first)) ?? 0;
+  await readArena(join(dir, MOMENTS[1]), parameters.entries, second);
+  return lacking;
+}
+
+async function headsLacking(path: string, { entries }: Parameters): Promise<string[]> {
+  if (!entries.some(({ group }) => group !== BODY)) return [];
+  const header = await readSafetensorsHeader(path);
+  const missing = entries.filter(({ name, dims }) => header.get(name)?.dims.join() !== dims.join());
+  return [...new Set(missing.map(({ group }) => group).filter((group) => group !== BODY))].map((group) =>
+    group.slice("head:".length),
+  );
 }
 
 async function writeArena(
@@ -55,9 +73,9 @@ async function writeArena(
   await writer.finish();
 }
 
-async function readArena(path: string, parameters: Parameters, arena: Float32Array): Promise<number | null> {
+async function readArena(path: string, entries: readonly Parameter[], arena: Float32Array): Promise<number | null> {
   const header = await readSafetensorsHeader(path);
-  for (const { name, dims } of parameters.entries) {
+  for (const { name, dims } of entries) {
     const found = header.get(name);
     if (found?.dims.join() === dims.join()) continue;
     throw new UserError(
@@ -65,7 +83,7 @@ async function readArena(path: string, parameters: Parameters, arena: Float32Arr
         `it was saved by a model of another shape, LoRA rank or head`,
     );
   }
-  for (const { name, offset, length } of parameters.entries) {
+  for (const { name, offset, length } of entries) {
     const one = await readSafetensors(path, new Map([...header].filter(([key]) => key === name)));
     const tensor = one.get(name);
     if (tensor) widen(tensor, arena.subarray(offset, offset + length));

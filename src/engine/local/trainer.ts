@@ -16,6 +16,18 @@ import type { MemoryPlan } from "./plan.ts";
 import type { Trained } from "./blocks.ts";
 import type { WeightView } from "./weights.ts";
 
+/** No token is scored: a pass for the heads alone. */
+const NO_ROWS: HeadRows = {
+  count: 0,
+  predictor: new Int32Array(0),
+  target: new Int32Array(0),
+  temperature: new Float32Array(0),
+  allowed: null,
+  tree: new Int32Array(0),
+  segment: new Int32Array(0),
+  token: new Int32Array(0),
+};
+
 /** A policy's weights and scalar heads. */
 export interface ScoringPolicy {
   weights: WeightView;
@@ -54,14 +66,15 @@ export class Trainer {
     };
   }
 
-  /** Scores of every token, no gradient. */
-  async forward(forest: Forest, policy: ScoringPolicy): Promise<Scores[]> {
+  /** Scores of every token, no gradient; without `logprobs` of the heads alone. */
+  async forward(forest: Forest, policy: ScoringPolicy, logprobs = true): Promise<Scores[]> {
     const scores: Scores[] = [];
     for (const batch of this.batches(forest)) {
       const parts: Scores[] = [];
       for (const group of batch.passes) {
         const pack = packTrees(group.map((piece) => piece.tree));
-        parts.push(...(await this.score(pack, policy, headRows(pack, false), "none", true)).scores);
+        const rows = logprobs ? headRows(pack, false) : NO_ROWS;
+        parts.push(...(await this.score(pack, policy, rows, "none", true)).scores);
       }
       scores.push(...reassemble(batch.trees, parts));
     }
@@ -116,7 +129,7 @@ export class Trainer {
     const single = batch.passes.length === 1 && batch.trees.every(({ pieces }) => pieces.length === 1);
     if (single) {
       const pack = packTrees(trees);
-      const rows = headRows(pack, true);
+      const rows = loss.logprobs === false ? NO_ROWS : headRows(pack, true);
       const scored = await this.score(pack, policy, rows, this.plan.keep, entropy, this.plan.headBytes);
       const result = checked(loss.fn(trees, scored.scores), loss, trees);
       await this.differentiate(pack, rows, policy, parameters, result.grads, scored.keptProbs);
@@ -124,7 +137,8 @@ export class Trainer {
     }
     // A piece without fields of its own is part of a tree that has some.
     const whole = new Set(batch.trees.flatMap(({ tree, pieces }) => (hasWeightFields(tree) ? [] : pieces)));
-    const rowsOf = (pack: Pack, group: Piece[]) => headRows(pack, true, (t) => whole.has(group[t]));
+    const rowsOf = (pack: Pack, group: Piece[]) =>
+      loss.logprobs === false ? NO_ROWS : headRows(pack, true, (t) => whole.has(group[t]));
     const parts: Scores[] = [];
     for (const group of batch.passes) {
       const pack = packTrees(group.map((piece) => piece.tree));
@@ -276,7 +290,9 @@ export class Trainer {
     const { weight } = policy.head(spec.name);
     const dh = new Value(dHidden, [pack.rows, hidden]);
     const sumWeight = new Value(parameters.gradient(`${spec.name}.weight`), [spec.width, hidden]);
-    const sumBias = new Value(parameters.gradient(`${spec.name}.bias`), [spec.width]);
+    const sumBias = new Value(spec.bias ? parameters.gradient(`${spec.name}.bias`) : new Float32Array(spec.width), [
+      spec.width,
+    ]);
     const inputs = {
       dv: new Value(dv, [pack.rows, spec.width]),
       h: new Value(this.buffers.get("normed", pack.rows * hidden), [pack.rows, hidden]),
