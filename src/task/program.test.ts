@@ -226,7 +226,7 @@ describe("tasks of programs", () => {
     tasks.push(task);
     const [problem] = await all(task);
     expect(await task.grade([{ problem, response: "def solution(): return 5.0" }])).toEqual([
-      { reward: 1, parts: {}, program: { answer: "5" } },
+      { reward: 1, parts: {}, answered: true, program: { answer: "5" } },
     ]);
     expect(() => createTask(definition)).toThrow(/`programs` needs a `grading`/);
   });
