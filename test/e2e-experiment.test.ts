@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { z } from "zod";
 import { RandomStream } from "../src/engine/random.ts";
 import { rifft, startRifft } from "./helpers/cli.ts";
+import { stopAgainAndAgain } from "./helpers/kill.ts";
 
 // KILLS=10 npx vitest run test/e2e-experiment.test.ts kills as often as ten times.
 const KILLS = Number(process.env.KILLS ?? 3);
@@ -150,27 +151,18 @@ describe("rifft experiment", () => {
   test("killed again and again, it ends with the same table", async () => {
     const run = join(dir, "killed");
     const random = new RandomStream("kill/experiment");
-    let killed = 0;
-    for (;;) {
+    const ended = await stopAgainAndAgain(KILLS, () => {
       const target = progressOf(run) + 1 + random.below(Math.max(2, Math.floor(150 / KILLS)));
-      const delay = 100 * random.uniform();
-      const { child, end } = startRifft(["experiment", file, "--run", run]);
-      const poll = setInterval(() => {
-        if (killed === KILLS || progressOf(run) < target) return;
-        clearInterval(poll);
-        setTimeout(() => child.kill("SIGKILL"), delay);
-      }, 20);
-      const ended = await end;
-      clearInterval(poll);
-      if (ended.signal === "SIGKILL") {
-        killed++;
-        continue;
-      }
-      expect(ended.stderr).not.toContain("FAILED");
-      expect(ended.code).toBe(0);
-      break;
-    }
-    expect(killed).toBe(KILLS);
+      return {
+        args: ["experiment", file, "--run", run],
+        due: () => progressOf(run) >= target,
+        delay: 100 * random.uniform(),
+        every: 20,
+      };
+    });
+    expect(ended.stderr).not.toContain("FAILED");
+    expect(ended.code).toBe(0);
+    expect(ended.stopped).toBe(KILLS);
     expect(tableOf(run)).toEqual(tableOf(whole));
   });
 

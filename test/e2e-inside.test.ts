@@ -6,6 +6,7 @@ import { RandomStream } from "../src/engine/random.ts";
 import { readCurve } from "../src/run/curve.ts";
 import { checkpointState, modelFolder } from "../src/run/models.ts";
 import { rifft, startRifft } from "./helpers/cli.ts";
+import { stopAgainAndAgain } from "./helpers/kill.ts";
 
 /** How often a run is killed: `RIFFT_KILLS=10` for a longer trial. */
 const KILLS = Number(process.env.RIFFT_KILLS ?? 4);
@@ -185,32 +186,20 @@ describe("a run with everything", () => {
     const run = join(dir, "killed");
     const random = new RandomStream(`kill/inside/${KILLS}`);
     const written = () => linesIn(join(run, "metrics.jsonl")) + 2 * linesIn(join(run, "evals.jsonl"));
-    let killed = 0;
-    for (;;) {
-      const before = written();
-      const { child, end } = startRifft(
-        existsSync(join(run, "run.json")) ? ["resume", run] : ["train", file, "--run", run],
-      );
-      const target = before + random.below(5);
+    const ended = await stopAgainAndAgain(KILLS, (stopped) => {
+      const target = written() + random.below(5);
       const delay = 80 * random.uniform();
       // Every other time in the middle of an evaluation.
-      const inside = killed % 2 === 0;
-      const poll = setInterval(() => {
-        if (killed === KILLS || written() < target || (inside && !partial(run))) return;
-        clearInterval(poll);
-        setTimeout(() => child.kill("SIGKILL"), inside ? 0 : delay);
-      }, 2);
-      const ended = await end;
-      clearInterval(poll);
-      if (ended.signal === "SIGKILL") {
-        killed++;
-        continue;
-      }
-      expect(ended.stderr).not.toContain("error");
-      expect(ended.code).toBe(0);
-      break;
-    }
-    expect(killed).toBe(KILLS);
+      const inside = stopped % 2 === 0;
+      return {
+        args: existsSync(join(run, "run.json")) ? ["resume", run] : ["train", file, "--run", run],
+        due: () => written() >= target && (!inside || partial(run)),
+        delay: inside ? 0 : delay,
+      };
+    });
+    expect(ended.stderr).not.toContain("error");
+    expect(ended.code).toBe(0);
+    expect(ended.stopped).toBe(KILLS);
     expect(traces(run)).toEqual(traces(whole));
   });
 

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { RandomStream } from "../src/engine/random.ts";
-import { rifft, startRifft } from "./helpers/cli.ts";
+import { rifft } from "./helpers/cli.ts";
+import { stopAgainAndAgain } from "./helpers/kill.ts";
 
 /** A warm-up that stops inside its schedule, PPO from it, and a stage after it that has no head. */
 const recipe = (lora: string, critic: string) => `
@@ -85,29 +86,19 @@ describe.each([
     const run = join(dir, `${critic}-killed`);
     const random = new RandomStream(`kill/${name}`);
     const steps = () => linesIn(join(run, "metrics.jsonl"));
-    let killed = 0;
-    for (;;) {
+    const resumed = await stopAgainAndAgain(2, (stopped) => {
       const before = steps();
-      const { child, end } = startRifft(before > 0 ? ["resume", run] : ["train", file, "--run", run]);
       // Mostly inside the second stage.
-      const target = killed === 0 ? 6 : before + 1 + random.below(2);
-      const delay = 60 * random.uniform();
-      const poll = setInterval(() => {
-        if (killed === 2 || steps() < target) return;
-        clearInterval(poll);
-        setTimeout(() => child.kill("SIGKILL"), delay);
-      }, 2);
-      const ended = await end;
-      clearInterval(poll);
-      if (ended.signal === "SIGKILL") {
-        killed++;
-        continue;
-      }
-      expect(ended.stderr).not.toContain("error");
-      expect(ended.code).toBe(0);
-      break;
-    }
-    expect(killed).toBe(2);
+      const target = stopped === 0 ? 6 : before + 1 + random.below(2);
+      return {
+        args: before > 0 ? ["resume", run] : ["train", file, "--run", run],
+        due: () => steps() >= target,
+        delay: 60 * random.uniform(),
+      };
+    });
+    expect(resumed.stderr).not.toContain("error");
+    expect(resumed.code).toBe(0);
+    expect(resumed.stopped).toBe(2);
     expect(traces(run)).toEqual(traces(whole));
   });
 

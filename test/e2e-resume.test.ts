@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { RandomStream } from "../src/engine/random.ts";
 import { rifft, startRifft } from "./helpers/cli.ts";
+import { stopAgainAndAgain } from "./helpers/kill.ts";
 
 /** SFT, then GRPO with a KL penalty towards the stage's start, so that a frozen reference has to survive too. */
 const recipe = (lora: string) => `
@@ -85,29 +86,19 @@ describe.each([
     const run = join(dir, `${name}-killed`);
     const random = new RandomStream(`kill/${name}`);
     const steps = () => (existsSync(join(run, "run.json")) ? linesIn(join(run, "metrics.jsonl")) : 0);
-    let killed = 0;
-    for (;;) {
+    const ended = await stopAgainAndAgain(5, () => {
       const before = steps();
-      const { child, end } = startRifft(before > 0 ? ["resume", run] : ["train", file, "--run", run]);
       // Some steps further on, then somewhere inside a step or a checkpoint. A resumed run first goes back by up to two steps.
       const target = Math.max(1, before + random.below(3));
-      const delay = 60 * random.uniform();
-      const poll = setInterval(() => {
-        if (killed === 5 || steps() < target) return;
-        clearInterval(poll);
-        setTimeout(() => child.kill("SIGKILL"), delay);
-      }, 2);
-      const ended = await end;
-      clearInterval(poll);
-      if (ended.signal === "SIGKILL") {
-        killed++;
-        continue;
-      }
-      expect(ended.stderr).not.toContain("error");
-      expect(ended.code).toBe(0);
-      break;
-    }
-    expect(killed).toBe(5);
+      return {
+        args: before > 0 ? ["resume", run] : ["train", file, "--run", run],
+        due: () => steps() >= target,
+        delay: 60 * random.uniform(),
+      };
+    });
+    expect(ended.stderr).not.toContain("error");
+    expect(ended.code).toBe(0);
+    expect(ended.stopped).toBe(5);
     expect(traces(run)).toEqual(traces(whole));
   });
 

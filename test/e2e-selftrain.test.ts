@@ -6,6 +6,7 @@ import { z } from "zod";
 import { RandomStream } from "../src/engine/random.ts";
 import { readCurve } from "../src/run/curve.ts";
 import { rifft, startRifft } from "./helpers/cli.ts";
+import { stopAgainAndAgain } from "./helpers/kill.ts";
 
 /** Eleven steps of sampling, the last with fewer problems than the others, then training from the base. */
 const recipe = (lora: string) => `
@@ -114,27 +115,15 @@ describe.each([
   test("killed while it samples and while it trains, and resumed, it ends with the same bytes", async () => {
     const run = join(dir, `${name}-killed`);
     const random = new RandomStream(`kill/${name}`);
-    for (let k = 0; ;) {
-      const { child, end } = startRifft(
-        existsSync(join(run, "run.json")) ? ["resume", run] : ["train", file, "--run", run],
-      );
-      const delay = 40 * random.uniform();
-      const poll = setInterval(() => {
-        if (k === kills.length || stepsDone(run) < Math.abs(kills[k])) return;
-        clearInterval(poll);
-        setTimeout(() => child.kill(kills[k] < 0 ? "SIGINT" : "SIGKILL"), delay);
-      }, 2);
-      const ended = await end;
-      clearInterval(poll);
-      if (ended.signal === "SIGKILL" || ended.code === 130) {
-        k++;
-        continue;
-      }
-      expect(ended.stderr).not.toContain("error");
-      expect(ended.code).toBe(0);
-      expect(k).toBe(kills.length);
-      break;
-    }
+    const ended = await stopAgainAndAgain(kills.length, (stopped) => ({
+      args: existsSync(join(run, "run.json")) ? ["resume", run] : ["train", file, "--run", run],
+      due: () => stepsDone(run) >= Math.abs(kills[stopped]),
+      delay: 40 * random.uniform(),
+      signal: kills[stopped] < 0 ? "SIGINT" : "SIGKILL",
+    }));
+    expect(ended.stderr).not.toContain("error");
+    expect(ended.code).toBe(0);
+    expect(ended.stopped).toBe(kills.length);
     expect(traces(run)).toEqual(traces(whole));
   });
 });

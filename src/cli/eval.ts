@@ -1,4 +1,3 @@
-import { mkdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { UserError } from "../errors.ts";
@@ -11,7 +10,6 @@ import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
-import { diskError } from "../run/disk.ts";
 import { modelDigest } from "../run/evaluation.ts";
 import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
@@ -26,7 +24,7 @@ import { viewPage } from "../view/page.ts";
 import { wholeProblems } from "./evaluation.ts";
 import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
-import { printResult, StatusLine } from "./output.ts";
+import { printResult, StatusLine, writePage } from "./output.ts";
 
 interface Options {
   model?: string;
@@ -151,7 +149,7 @@ async function sample(o: Options): Promise<void> {
     status.clear();
     if (measured === undefined) return;
     const { report, line, samples } = measured;
-    await writePage(o, report, samples);
+    if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, samples)));
     show(o, line, report, [
       ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
       `samples: ${join(dir, line.file)}`,
@@ -171,7 +169,7 @@ async function regrade(o: Options, path: string): Promise<void> {
   const again = mode === "reward" ? whole : whole.map((one) => regradeSample(one, { mode, strict, flexible }));
   const scored = o.rerank === undefined ? undefined : await scoresOf(o, o.rerank, path, settings.split, again);
   const report = reportOf(settings, again, o.k, scored?.score);
-  await writePage(o, report, again);
+  if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, again)));
   const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
   const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings.split, whole);
   show(o, { ...report, file: path, ...(rerank && { rerank }), ...(critic && { critic }) }, report, [
@@ -328,16 +326,6 @@ function show(o: Options, result: object, report: EvaluationReport, below: strin
   printResult(o.json, result, () =>
     [reportText(report, Math.min(80, process.stdout.columns ?? 80)), ...below].join("\n"),
   );
-}
-
-async function writePage({ html }: Options, report: EvaluationReport, samples: EvaluatedSample[]): Promise<void> {
-  if (html === undefined) return;
-  try {
-    mkdirSync(dirname(resolve(html)), { recursive: true });
-    writeFileSync(html, viewPage(await evaluationView(report, samples)));
-  } catch (error) {
-    throw diskError(error, html);
-  }
 }
 
 /** A line on standard error. */

@@ -1,3 +1,17 @@
+import { mkdirSync, writeFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { diskError } from "../run/disk.ts";
+
+/** Writes a page, and makes its folder. */
+export function writePage(path: string, html: string): void {
+  try {
+    mkdirSync(dirname(resolve(path)), { recursive: true });
+    writeFileSync(path, html);
+  } catch (error) {
+    throw diskError(error, path);
+  }
+}
+
 /** Prints a result: with `--json` that JSON alone on standard output, otherwise the text. */
 export function printResult(json: boolean | undefined, result: object, text: () => string): void {
   process.stdout.write(`${json === true ? JSON.stringify(result, null, 2) : text()}\n`);

@@ -1,16 +1,15 @@
-import { closeSync, existsSync, mkdirSync, openSync, readSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { UserError } from "../errors.ts";
 import { type ComparedSetting, COMPARED_SETTINGS, compareEvaluations, type CompareOptions } from "../eval/compare.ts";
 import { reportOf } from "../eval/report.ts";
-import { diskError } from "../run/disk.ts";
 import { isRunFolder, requireRun } from "../run/folder.ts";
 import { comparisonView, evaluationView } from "../view/evaluation.ts";
 import { MARK, type View, viewPage } from "../view/page.ts";
 import { runView } from "../view/run.ts";
 import { comparedSettings, openEvaluation, samplesFile, wholeProblems } from "./evaluation.ts";
-import { printResult } from "./output.ts";
+import { printResult, writePage } from "./output.ts";
 
 interface Options {
   out?: string;
@@ -43,7 +42,7 @@ export function viewCommand(): Command {
     .action(async (paths: string[], o: Options) => {
       const { view, page } = await open(paths, o);
       const html = viewPage(view);
-      write(page, html);
+      writePage(page, html);
       const bytes = Buffer.byteLength(html);
       const { samples } = view.head;
       const result = { page, kind: view.head.kind, samples, bytes, notes: view.notes };
@@ -116,13 +115,4 @@ function checkFree(path: string): void {
   closeSync(file);
   if (head.toString("utf8", 0, read).includes(MARK)) return;
   throw new UserError(`${path} exists and is not a page of rifft view: name another file with --out, or remove it`);
-}
-
-function write(path: string, html: string): void {
-  try {
-    mkdirSync(dirname(resolve(path)), { recursive: true });
-    writeFileSync(path, html);
-  } catch (error) {
-    throw diskError(error, path);
-  }
 }

@@ -1,17 +1,17 @@
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import type { TokenCounts } from "../engine/types.ts";
-import { diskError } from "../run/disk.ts";
+import { countsSchema } from "../run/checkpoint.ts";
+import { replaceFile } from "../run/disk.ts";
 import { isRunFolder, readRecord } from "../run/folder.ts";
-import { recipeDifference, recipeTable } from "../run/recipe.ts";
+import { differenceText, recipeDifference, recipeTable } from "../run/recipe.ts";
 import { type BudgetName, BUDGETS, type EvaluationSpec, type ProfileSpec } from "./file.ts";
 import type { Cell } from "./plan.ts";
 
 const count = z.int().nonnegative();
-const counts = z.strictObject({ generated: count, prefilled: count, scored: count, trained: count });
-const cost = z.strictObject({ counts, engineSeconds: z.number().nonnegative() });
+const cost = z.strictObject({ counts: countsSchema, engineSeconds: z.number().nonnegative() });
 /** Tokens and engine seconds. */
 export type Cost = z.infer<typeof cost>;
 
@@ -46,12 +46,7 @@ export const noCounts = (): TokenCounts => ({ generated: 0, prefilled: 0, scored
 /** Writes what a cell came to, whole or not at all. */
 export function writeCellResult(dir: string, result: CellResult): void {
   const path = join(dir, "cell.json");
-  try {
-    writeFileSync(`${path}.new`, `${JSON.stringify(result, null, 2)}\n`);
-    renameSync(`${path}.new`, path);
-  } catch (error) {
-    throw diskError(error, path);
-  }
+  replaceFile(path, `${JSON.stringify(result, null, 2)}\n`);
 }
 
 /**
@@ -69,7 +64,7 @@ export function readCellResult(
   const changed = run && recipeDifference(run, recipeTable(cell.recipe));
   if (changed !== undefined) {
     throw new UserError(
-      `${dir}: \`${changed.key}\` was ${shown(changed.before)} when this run began and is ${shown(changed.now)} by the experiment; put it back, or give the experiment another folder with --run`,
+      `${dir}: ${differenceText(changed, "this run began")} by the experiment; put it back, or give the experiment another folder with --run`,
     );
   }
   const path = join(dir, "cell.json");
@@ -111,5 +106,3 @@ function combine(a: TokenCounts, b: TokenCounts, by: (x: number, y: number) => n
     trained: by(a.trained, b.trained),
   };
 }
-
-const shown = (value: unknown): string => (value === undefined ? "absent" : JSON.stringify(value));

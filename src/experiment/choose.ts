@@ -1,10 +1,10 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { moments } from "../eval/paired.ts";
 import { detectableDifference, pairedTPower } from "../eval/power.ts";
-import { diskError } from "../run/disk.ts";
+import { replaceFile } from "../run/disk.ts";
 import type { ArmRecipe } from "./arms.ts";
 import type { CellResult } from "./cell.ts";
 import { BUDGETS, type ExperimentFile } from "./file.ts";
@@ -161,13 +161,7 @@ export function freezeChoices(dir: string, arms: Choices["arms"], power: Contras
   const choices: Choices = { arms: { ...arms, ...before?.arms }, power: before?.power ?? power };
   // A contrast whose arm is held up has no deviation from tuning yet; it is stated before its own final cells.
   if (before !== undefined && Object.keys(choices.arms).length > Object.keys(before.arms).length) choices.power = power;
-  try {
-    mkdirSync(dir, { recursive: true });
-    writeFileSync(`${path}.new`, `${JSON.stringify(choices, null, 2)}\n`);
-    renameSync(`${path}.new`, path);
-  } catch (error) {
-    throw diskError(error, path);
-  }
+  replaceFile(path, `${JSON.stringify(choices, null, 2)}\n`);
   return choices;
 }
 

@@ -7,11 +7,12 @@ import type { Engine, Model, ModelSpec, TokenCounts } from "../engine/types.ts";
 import { DivergedError } from "../errors.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { gradingSettings } from "../eval/report.ts";
+import { modelDir } from "../run/checkpoint.ts";
 import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
 import { isRunFolder } from "../run/folder.ts";
 import { InUseError } from "../run/lock.ts";
 import { measure } from "../run/measure.ts";
-import { checkpointState, createSpec, modelFolder } from "../run/models.ts";
+import { checkpointState, createSpec, findCheckpoint, modelFolder } from "../run/models.ts";
 import type { Progress } from "../run/progress.ts";
 import { parseRecipe, type Recipe } from "../run/recipe.ts";
 import { resume, train } from "../run/train.ts";
@@ -104,19 +105,19 @@ async function evaluated(
     const problems = await takeProblems(task, split, limit);
     await checkGolds(task, problems);
     for (const mark of job.marks) {
-      const model = await modelFolder(dir, mark);
+      const { path, state } = await findCheckpoint(dir, mark);
       const measured = await measure({
         dir,
         settings: { model: dir, checkpoint: mark, split, ...gradingSettings(task), ...sampling },
         weights: await modelDigest(dir, mark),
         task,
         problems,
-        withModel: (work) => withEngineModel(engine, createSpec(recipe, task, { dir: model, optimizer: false }), work),
+        withModel: (work) =>
+          withEngineModel(engine, createSpec(recipe, task, { dir: modelDir(path), optimizer: false }), work),
         interrupted: () => signal.aborted,
         onSample: ({ done, of }) => evaluating(`evaluation at ${mark}`, done, of),
       });
       if (measured === undefined) return undefined;
-      const state = await checkpointState(dir, mark);
       result.marks[mark] = {
         step: end.marks?.find((kept) => kept.mark === mark)?.step ?? 0,
         cost: subtractCost({ counts: state.counts, engineSeconds: state.engineSeconds }, before),

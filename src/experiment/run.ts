@@ -1,10 +1,10 @@
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { diskError } from "../run/disk.ts";
+import { replaceFile } from "../run/disk.ts";
 import { lockFolder } from "../run/lock.ts";
-import { recipeDifference, recipeToml } from "../run/recipe.ts";
+import { differenceText, recipeDifference, recipeToml } from "../run/recipe.ts";
 import { memory, threadCount } from "../runtime/index.ts";
 import { analyse, type Analysis, type Ran } from "./analyse.ts";
 import { type ArmRecipe, armRecipes } from "./arms.ts";
@@ -242,16 +242,8 @@ function freezeExperiment(dir: string, experiment: ExperimentFile): void {
     const changed = recipeDifference(before, now);
     if (changed === undefined) return;
     throw new UserError(
-      `${source}: \`${changed.key}\` was ${shown(changed.before)} when ${dir} began and is ${shown(changed.now)}; put it back, or give the experiment another folder with --run`,
+      `${source}: ${differenceText(changed, `${dir} began`)}; put it back, or give the experiment another folder with --run`,
     );
   }
-  try {
-    mkdirSync(dir, { recursive: true });
-    writeFileSync(`${path}.new`, `${JSON.stringify(now, null, 2)}\n`);
-    renameSync(`${path}.new`, path);
-  } catch (error) {
-    throw diskError(error, path);
-  }
+  replaceFile(path, `${JSON.stringify(now, null, 2)}\n`);
 }
-
-const shown = (value: unknown): string => (value === undefined ? "absent" : JSON.stringify(value));

@@ -2,10 +2,10 @@ import { z } from "zod";
 import type { Loss, Policy } from "../engine/types.ts";
 import type { Segment, Tree } from "../forest/types.ts";
 import { sampleGroups } from "../rollout/single.ts";
-import { encodePrompt } from "../task/prompt.ts";
 import { groupAdvantages, isFlat, tokenWeights } from "./advantages.ts";
 import { firstPassMetrics, klMetrics, rewardMetrics, sampleMetrics } from "./diagnostics.ts";
 import { grpoLoss, k1, ppo } from "./losses.ts";
+import { drawsWhole, questionsOf, TRUNCATED } from "./sampling.ts";
 import type { Stage } from "./stage.ts";
 import { accumulate, adam, optimizerSettings } from "./update.ts";
 
@@ -40,10 +40,7 @@ export const grpoSettings = z
     dropFlatGroups: z.boolean().default(false),
     ...optimizerSettings({ lr: 5e-6, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0.1, maxGradNorm: 0.1 }),
   })
-  .refine((s) => s.allowTruncated || (s.topP === 1 && s.topK === 0), {
-    path: ["allowTruncated"],
-    error: "training on samples cut by topP or topK needs allowTruncated = true, for their log-probs are untruncated",
-  })
+  .refine(drawsWhole, TRUNCATED)
   .refine((s) => s.prompts % s.minibatches === 0, {
     path: ["minibatches"],
     error: (issue) => `minibatches must divide prompts evenly${promptsOf(issue.input)}`,
@@ -52,7 +49,7 @@ export type GrpoSettings = z.infer<typeof grpoSettings>;
 
 /** Group relative policy optimisation (DeepSeekMath, arXiv 2402.03300, algorithm 1 with an outcome reward). */
 export async function grpo(stage: Stage, settings: GrpoSettings): Promise<void> {
-  const { model, tokenizer, task } = stage;
+  const { model, task } = stage;
   const { prompts } = settings;
   const reference = await referencePolicy(stage, settings);
   const loss = objective(settings);
@@ -60,12 +57,7 @@ export async function grpo(stage: Stage, settings: GrpoSettings): Promise<void> 
   for await (const step of stage.steps()) {
     // G responses to each question from the policy as it is.
     const problems = step.problems(prompts);
-    const questions = problems.map((problem, q) => ({
-      id: `${stage.name}/${step.index}/${q}`,
-      problem: problem.id,
-      prompt: encodePrompt(tokenizer, problem),
-      key: step.key(problem),
-    }));
+    const questions = questionsOf(stage, step, problems);
     const { forest, responses } = await step.time("sample", () =>
       sampleGroups(model, questions, { ...settings, stop: task.stop }),
     );

@@ -1,4 +1,5 @@
 import { afterAll, describe, expect, test } from "vitest";
+import { problems, repeats, vocabulary } from "../../test/letters.ts";
 import { memoryStage } from "../../test/stage.ts";
 import { LocalEngine } from "../engine/local/index.ts";
 import { createTask } from "../task/create.ts";
@@ -6,17 +7,8 @@ import type { Problem, Reward } from "../task/types.ts";
 import { grpo, type GrpoSettings, grpoSettings } from "./grpo.ts";
 import { sft, type SftSettings, sftSettings } from "./sft.ts";
 
-const letters = ["a", "b", "c", "d"];
-const vocabulary = [...letters, "?", "!"];
-const problems = letters.map((letter): Problem => ({
-  id: letter,
-  prompt: { text: `${letter}?` },
-  demonstrations: [`${letter}!`],
-  answer: letter,
-}));
 const taskOf = (reward: (problem: Problem, response: string) => Reward) =>
   createTask({ name: "letters", splits: { train: problems }, reward });
-const repeats = (problem: Problem, response: string) => Number(response.startsWith(problem.answer ?? "-"));
 
 const engine = new LocalEngine({ threads: 1 });
 afterAll(() => engine.close());

@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "vitest";
 import { fixture, lora, numbers, randomise, randomTokens, segmentOf, treeOf } from "../../test/local.ts";
+import { problems, repeats, vocabulary } from "../../test/letters.ts";
 import { memoryStage } from "../../test/stage.ts";
 import { LocalEngine } from "../engine/local/index.ts";
 import type { Scores } from "../engine/types.ts";
@@ -175,15 +176,6 @@ describe.each(["LoRA", "full"])("the whole loss through the engine, %s", (name) 
   });
 });
 
-const letters = ["a", "b", "c", "d"];
-const vocabulary = [...letters, "?", "!"];
-const problems = letters.map((letter): Problem => ({
-  id: letter,
-  prompt: { text: `${letter}?` },
-  demonstrations: [`${letter}!`],
-  answer: letter,
-}));
-const repeats = (problem: Problem, response: string) => Number(response.startsWith(problem.answer ?? "-"));
 /** Some letters right: rewards differ between questions. */
 const graded = (problem: Problem, response: string) =>
   repeats(problem, response) / 2 + response.length / 10 + (response.includes("?") ? 0.25 : 0);

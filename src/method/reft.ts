@@ -3,12 +3,12 @@ import { RandomStream } from "../engine/random.ts";
 import type { HeadSpec, Loss, Model, OptimSettings } from "../engine/types.ts";
 import type { Segment, Tree } from "../forest/types.ts";
 import { sampleGroups } from "../rollout/single.ts";
-import { encodePrompt } from "../task/prompt.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade } from "../task/types.ts";
 import { explainedVariance, gae, meanAndStd, tokenWeights, whiten } from "./advantages.ts";
 import { firstPassMetrics, klMetrics, rewardMetrics, sampleMetrics } from "./diagnostics.ts";
 import { clippedValue, k1, ppo, ppoValue, valuesBefore } from "./losses.ts";
+import { drawsWhole, questionsOf, TRUNCATED } from "./sampling.ts";
 import type { Stage, Step } from "./stage.ts";
 import { type Accumulated, accumulate, adam, optimizerSettings } from "./update.ts";
 
@@ -52,10 +52,7 @@ export const reftSettings = z
     normalize: z.enum(["sequence", "token"]).default("sequence"),
     ...optimizerSettings({ lr: 3e-7, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
   })
-  .refine((s) => s.allowTruncated || (s.topP === 1 && s.topK === 0), {
-    path: ["allowTruncated"],
-    error: "training on samples cut by topP or topK needs allowTruncated = true, for their log-probs are untruncated",
-  })
+  .refine(drawsWhole, TRUNCATED)
   .refine((s) => s.prompts % s.minibatches === 0, {
     path: ["minibatches"],
     error: "minibatches must divide prompts evenly",
@@ -67,7 +64,7 @@ export const VALUE: HeadSpec = { name: "value", width: 1, bias: true, init: "uni
 
 /** Reinforced fine-tuning: PPO from a warmed-up policy, on the questions of the warm-up (ReFT, arXiv 2401.08967, section 3.2). */
 export async function reft(stage: Stage, settings: ReftSettings): Promise<void> {
-  const { model, tokenizer, task } = stage;
+  const { model, task } = stage;
   const critic = settings.critic === "separate" ? separateCritic(stage) : model;
   // The policy of the warm-up, which the KL cost holds on to.
   const reference =
@@ -76,12 +73,7 @@ export async function reft(stage: Stage, settings: ReftSettings): Promise<void> 
   for await (const step of stage.steps()) {
     // 1. One response to each question, from the policy as it is.
     const problems = step.problems(settings.prompts);
-    const questions = problems.map((problem, q) => ({
-      id: `${stage.name}/${step.index}/${q}`,
-      problem: problem.id,
-      prompt: encodePrompt(tokenizer, problem),
-      key: step.key(problem),
-    }));
+    const questions = questionsOf(stage, step, problems);
     const { forest, responses } = await step.time("sample", () =>
       sampleGroups(model, questions, { ...settings, samples: 1, stop: task.stop }),
     );

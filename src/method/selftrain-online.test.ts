@@ -1,24 +1,15 @@
 import { afterAll, expect, test } from "vitest";
+import { problems, repeats, vocabulary } from "../../test/letters.ts";
 import { memoryStage } from "../../test/stage.ts";
 import { LocalEngine } from "../engine/local/index.ts";
 import { createTask } from "../task/create.ts";
-import type { Problem } from "../task/types.ts";
 import { onlineSelftrain, type OnlineSelftrainSettings, onlineSelftrainSettings } from "./selftrain-online.ts";
 
 const engine = new LocalEngine({ threads: 1 });
 afterAll(() => engine.close());
 
-const letters = ["a", "b", "c", "d"];
-const problems = letters.map((letter): Problem => ({
-  id: letter,
-  prompt: { text: `${letter}?` },
-  demonstrations: [`${letter}!`],
-  answer: letter,
-}));
-const repeats = (problem: Problem, response: string) => Number(response.startsWith(problem.answer ?? "-"));
-
 async function run(steps: number, settings: Partial<OnlineSelftrainSettings> = {}, reward = repeats, lr = 3e-3) {
-  const model = await engine.create({ base: "tiny", train: "full", vocabulary: [...letters, "?", "!"], seed: 3 });
+  const model = await engine.create({ base: "tiny", train: "full", vocabulary, seed: 3 });
   const task = createTask({ name: "letters", splits: { train: problems }, reward });
   const { stage, recorded } = await memoryStage({ model, task, steps, lr });
   await onlineSelftrain(stage, onlineSelftrainSettings.parse({ prompts: 8, maxTokens: 3, ...settings }));

@@ -2,12 +2,12 @@ import { z } from "zod";
 import { sequenceTree } from "../forest/build.ts";
 import type { Tree } from "../forest/types.ts";
 import { sampleGroups } from "../rollout/single.ts";
-import { encodePrompt } from "../task/prompt.ts";
 import { solved } from "../task/solved.ts";
 import { demonstrationsOf, demonstrationTree } from "./demonstrations.ts";
 import { rewardMetrics, sampleMetrics } from "./diagnostics.ts";
 import { crossEntropy } from "./losses.ts";
 import { pick } from "./sft.ts";
+import { questionsOf } from "./sampling.ts";
 import type { Stage } from "./stage.ts";
 import { accumulate, adam, optimizerSettings } from "./update.ts";
 
@@ -27,17 +27,12 @@ export type OnlineSelftrainSettings = z.infer<typeof onlineSelftrainSettings>;
 
 /** Online self-training: fine-tuning on the right answers among fresh samples, beside the demonstrations (ReFT's "Online-ST"). */
 export async function onlineSelftrain(stage: Stage, settings: OnlineSelftrainSettings): Promise<void> {
-  const { model, tokenizer, task } = stage;
+  const { model, task } = stage;
 
   for await (const step of stage.steps()) {
     // 1. One response to each question, and its verdict.
     const problems = step.problems(settings.prompts);
-    const questions = problems.map((problem, q) => ({
-      id: `${stage.name}/${step.index}/${q}`,
-      problem: problem.id,
-      prompt: encodePrompt(tokenizer, problem),
-      key: step.key(problem),
-    }));
+    const questions = questionsOf(stage, step, problems);
     const { forest, responses } = await step.time("sample", () =>
       sampleGroups(model, questions, { ...settings, samples: 1, stop: task.stop }),
     );

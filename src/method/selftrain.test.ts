@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { afterAll, describe, expect, test } from "vitest";
+import { letters, problems, repeats, vocabulary } from "../../test/letters.ts";
 import { memoryStage } from "../../test/stage.ts";
 import { LocalEngine } from "../engine/local/index.ts";
 import type { Loss, Model } from "../engine/types.ts";
@@ -8,16 +9,6 @@ import { createTask } from "../task/create.ts";
 import type { Problem, Reward } from "../task/types.ts";
 import { selection, selftrain, selftrainSettings } from "./selftrain.ts";
 import { sft, sftSettings } from "./sft.ts";
-
-const letters = ["a", "b", "c", "d"];
-const vocabulary = [...letters, "?", "!"];
-const problems = letters.map((letter): Problem => ({
-  id: letter,
-  prompt: { text: `${letter}?` },
-  demonstrations: [`${letter}!`],
-  answer: letter,
-}));
-const repeats = (problem: Problem, response: string) => Number(response.startsWith(problem.answer ?? "-"));
 
 const engine = new LocalEngine({ threads: 1 });
 afterAll(() => engine.close());

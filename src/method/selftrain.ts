@@ -10,6 +10,7 @@ import type { Problem } from "../task/types.ts";
 import { demonstrationTree } from "./demonstrations.ts";
 import { rewardMetrics, sampleMetrics } from "./diagnostics.ts";
 import { sftRowLength, supervisedUpdate } from "./sft.ts";
+import { questionsOf } from "./sampling.ts";
 import type { DataStage } from "./stage.ts";
 import { optimizerSettings } from "./update.ts";
 
@@ -54,12 +55,7 @@ export async function selftrain(stage: DataStage, settings: SelftrainSettings): 
   // 1. Sample responses to the training questions, and grade them.
   for await (const step of stage.sampling({ problems: settings.prompts, generatedTokens: settings.sampleTokens })) {
     const problems = step.problems(settings.prompts);
-    const questions = problems.map((problem, q) => ({
-      id: `${stage.name}/${step.index}/${q}`,
-      problem: problem.id,
-      prompt: encodePrompt(tokenizer, problem),
-      key: step.key(problem),
-    }));
+    const questions = questionsOf(stage, step, problems);
     const { forest, responses } = await step.time("sample", () =>
       sampleGroups(model, questions, { ...settings, stop: task.stop }),
     );

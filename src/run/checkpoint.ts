@@ -18,6 +18,9 @@ import { markKinds } from "./marks.ts";
 
 const count = z.number().int().nonnegative();
 
+/** Tokens by what was done with them. */
+export const countsSchema = z.strictObject({ generated: count, prefilled: count, scored: count, trained: count });
+
 /** Everything of a run that is not in the model's own files: where it stands, and what it has counted. */
 export const runStateSchema = z.strictObject({
   /** Index of the stage that goes on, from 0; the number of stages when the run is complete. */
@@ -31,7 +34,7 @@ export const runStateSchema = z.strictObject({
   /** Training problems that the stage has handed out; once it trains on items of its own, those items. */
   cursor: count,
   /** Tokens counted since the run began. */
-  counts: z.strictObject({ generated: count, prefilled: count, scored: count, trained: count }),
+  counts: countsSchema,
   engineSeconds: z.number().nonnegative(),
   /** What had been used when the stage began, to measure its budget. */
   atStageStart: z.strictObject({ generated: count, engineSeconds: z.number().nonnegative() }),

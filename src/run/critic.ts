@@ -10,8 +10,9 @@ import { scoreOf, VALUE } from "../method/reft.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import { loadTask } from "../task/load.ts";
 import type { Split } from "../task/types.ts";
+import { modelDir } from "./checkpoint.ts";
 import { requireRun } from "./folder.ts";
-import { checkpointState, createSpec, modelFolder, recipeOf, stageAt } from "./models.ts";
+import { createSpec, findCheckpoint, recipeOf, stageAt } from "./models.ts";
 import { problemsOf } from "./rerank.ts";
 import { criticDir } from "./run-model.ts";
 
@@ -45,7 +46,8 @@ export async function measureCritic({
 }: CriticOptions): Promise<CriticReport> {
   requireRun(run);
   const recipe = recipeOf(run);
-  const stage = stageAt(recipe, await checkpointState(run, checkpoint));
+  const { path, state } = await findCheckpoint(run, checkpoint);
+  const stage = stageAt(recipe, state);
   const separate = stage?.criticHeads?.some(({ name }) => name === VALUE.name) === true;
   if (stage === undefined || !(separate || stage.heads.some(({ name }) => name === VALUE.name))) {
     throw new UserError(`${run} has no critic; expected a run whose last stage is \`method = "reft"\``);
@@ -55,7 +57,7 @@ export async function measureCritic({
   const engine = createLocalEngine({ memoryGb: recipe.memory });
   try {
     const problems = await problemsOf(await task.problems(split), samples, `${task.name}, ${split}`);
-    const dir = await modelFolder(run, checkpoint);
+    const dir = modelDir(path);
     const from = { dir: separate ? criticDir(dir) : dir, optimizer: false };
     const model = await engine.create(createSpec(recipe, task, from, [VALUE]));
     const responses: ValuedResponse[] = [];

@@ -1,10 +1,11 @@
-import { appendFileSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 import type { TokenCounts } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import { wilson95 } from "../eval/intervals.ts";
-import { diskError, syncFile } from "./disk.ts";
+import { countsSchema } from "./checkpoint.ts";
+import { diskError, replaceFile, syncFile } from "./disk.ts";
 
 /** One evaluation inside a run. */
 export interface CurvePoint {
@@ -33,7 +34,7 @@ const lineSchema = z.looseObject({
   stage: z.string(),
   step: count,
   totalSteps: count,
-  counts: z.strictObject({ generated: count, prefilled: count, scored: count, trained: count }),
+  counts: countsSchema,
   split: z.string(),
   problems: z.int().positive(),
   correct: count,
@@ -84,13 +85,7 @@ export function cutBackEvaluations(dir: string, keep: number): void {
   const kept = lines.filter(({ line }) => line === undefined || seen++ < keep);
   const text = kept.map((line) => `${line.text}\n`).join("");
   if (!existsSync(path) || readFileSync(path, "utf8") === text) return;
-  try {
-    writeFileSync(`${path}.new`, text);
-    syncFile(`${path}.new`);
-    renameSync(`${path}.new`, path);
-  } catch (error) {
-    throw diskError(error, path);
-  }
+  replaceFile(path, text, { durable: true });
 }
 
 /** Every whole line of evals.jsonl; `line` is absent where it is one of `rifft eval`. */

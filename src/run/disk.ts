@@ -1,4 +1,14 @@
-import { appendFileSync, closeSync, fsyncSync, openSync, writeSync } from "node:fs";
+import {
+  appendFileSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { dirname } from "node:path";
 import { UserError } from "../errors.ts";
 
 /** Turns "no space left" into an error that a person can act on; anything else is returned as it is. */
@@ -23,6 +33,18 @@ export function writeAll(fd: number, data: Uint8Array): void {
 export function appendLine(path: string, line: object): void {
   try {
     appendFileSync(path, `${JSON.stringify(line)}\n`);
+  } catch (error) {
+    throw diskError(error, path);
+  }
+}
+
+/** Puts `text` in a file's place, whole or not at all, and makes its folder; `durable`: it is on the disk before it takes the place. */
+export function replaceFile(path: string, text: string, { durable = false } = {}): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(`${path}.new`, text);
+    if (durable) syncFile(`${path}.new`);
+    renameSync(`${path}.new`, path);
   } catch (error) {
     throw diskError(error, path);
   }

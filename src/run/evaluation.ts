@@ -1,15 +1,5 @@
 import { createHash } from "node:crypto";
-import {
-  closeSync,
-  existsSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, statSync } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
@@ -21,7 +11,7 @@ import { STRATEGIES } from "../grade/index.ts";
 import { GRADING_MODES } from "../task/grading.ts";
 import { parseStrict } from "../strict.ts";
 import type { Problem } from "../task/types.ts";
-import { diskError, writeAll } from "./disk.ts";
+import { diskError, replaceFile, writeAll } from "./disk.ts";
 import { currentEnvironment, type Environment, environmentDifference, environmentSchema } from "./environment.ts";
 import { isRunFolder } from "./folder.ts";
 import { lockFolder } from "./lock.ts";
@@ -134,12 +124,7 @@ export class EvaluationFile {
 
   private write(record: EvaluationRecord): void {
     this.record = record;
-    try {
-      writeFileSync(`${recordPath(this.path)}.new`, `${JSON.stringify(record, null, 2)}\n`);
-      renameSync(`${recordPath(this.path)}.new`, recordPath(this.path));
-    } catch (error) {
-      throw diskError(error, this.path);
-    }
+    replaceFile(recordPath(this.path), `${JSON.stringify(record, null, 2)}\n`);
   }
 
   append(sample: EvaluatedSample): void {

@@ -8,8 +8,9 @@ import { readSafetensors, readSafetensorsHeader, SafetensorsWriter } from "../mo
 import { widen } from "../model/widen.ts";
 import { exportOnnx } from "../onnx/folder.ts";
 import { loadTask } from "../task/load.ts";
+import { modelDir } from "./checkpoint.ts";
 import { requireRun } from "./folder.ts";
-import { checkpointState, createSpec, headsAt, modelFolder, recipeOf } from "./models.ts";
+import { createSpec, findCheckpoint, headsAt, recipeOf } from "./models.ts";
 import { scoreOnnx } from "./onnx-scores.ts";
 import { compareScores, probeTexts, scoreProbes, type Verification } from "./verify.ts";
 
@@ -71,11 +72,12 @@ export async function exportRun(options: ExportOptions): Promise<ExportResult> {
       `${run} trained an adapter: export it with --format merged (whole model) or peft (adapter alone)`,
     );
   }
-  const from = { dir: await modelFolder(run, checkpoint), optimizer: false };
+  const { path, state } = await findCheckpoint(run, checkpoint);
+  const from = { dir: modelDir(path), optimizer: false };
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   const engine = createLocalEngine({ memoryGb: recipe.memory });
   try {
-    const heads = headsAt(recipe, await checkpointState(run, checkpoint));
+    const heads = headsAt(recipe, state);
     const spec = createSpec(recipe, task, from, heads);
     const model = await engine.create(spec);
     const result: ExportResult = { run, format, out, dtype };

@@ -53,7 +53,7 @@ export async function modelFolder(path: string, which = "latest"): Promise<strin
 /** Where a run stood, with its counts and engine seconds, at one of its checkpoints (as of `modelFolder`). */
 export async function checkpointState(dir: string, which = "latest"): Promise<RunState> {
   requireRun(resolve(dir));
-  return (await findCheckpoint(resolve(dir), which)).state;
+  return (await findCheckpoint(dir, which)).state;
 }
 
 /** The stage whose weights a checkpoint holds; undefined where none has begun. */
@@ -67,7 +67,8 @@ export function headsAt(recipe: Recipe, state: Pick<RunState, "stage" | "step">)
 }
 
 /** A run's checkpoint by what it is or by its name, every file compared with its checksum. */
-export async function findCheckpoint(dir: string, which: string): Promise<FoundCheckpoint> {
+export async function findCheckpoint(path: string, which = "latest"): Promise<FoundCheckpoint> {
+  const dir = resolve(path);
   const folder = join(dir, "checkpoints");
   const newest = await latestCheckpoint(folder, () => {});
   if (newest === undefined) {
@@ -94,11 +95,13 @@ export async function findCheckpoint(dir: string, which: string): Promise<FoundC
             : `did you mean ${near}? It has ${valid.join(", ")}`;
     throw new UserError(`${dir} has no checkpoint ${JSON.stringify(which)}: ${why}`);
   }
-  const path = join(folder, name);
-  const state = existsSync(path) ? await readCheckpoint(path) : "it is missing";
+  // The newest has been read whole.
+  if (name === newest.name) return newest;
+  const chosen = join(folder, name);
+  const state = existsSync(chosen) ? await readCheckpoint(chosen) : "it is missing";
   if (typeof state === "string")
-    throw new UserError(`${path} cannot be used as ${which}: ${state}; choose another checkpoint`);
-  return { name, path, state };
+    throw new UserError(`${chosen} cannot be used as ${which}: ${state}; choose another checkpoint`);
+  return { name, path: chosen, state };
 }
 
 /** The recipe of a run folder, as it was started. */

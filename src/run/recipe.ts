@@ -404,6 +404,15 @@ export function recipeDifference(
   return differenceAt([], before, now);
 }
 
+/** A difference in words; `began`: what was there before. */
+export function differenceText(
+  { key, before, now }: NonNullable<ReturnType<typeof recipeDifference>>,
+  began: string,
+): string {
+  const shown = (value: unknown) => (value === undefined ? "absent" : JSON.stringify(value));
+  return `\`${key}\` was ${shown(before)} when ${began} and is ${shown(now)}`;
+}
+
 function differenceAt(
   path: PropertyKey[],
   a: unknown,

@@ -8,10 +8,11 @@ import { SCORE, solutionScore, solutionTree } from "../method/rerank.ts";
 import { parseStrict } from "../strict.ts";
 import { loadTask } from "../task/load.ts";
 import type { Problem, Split } from "../task/types.ts";
+import { modelDir } from "./checkpoint.ts";
 import { diskError } from "./disk.ts";
 import { modelDigest } from "./evaluation.ts";
 import { requireRun } from "./folder.ts";
-import { checkpointState, createSpec, headsAt, modelFolder, recipeOf } from "./models.ts";
+import { createSpec, findCheckpoint, headsAt, recipeOf } from "./models.ts";
 import type { TaskReference } from "./recipe.ts";
 
 export interface RerankOptions {
@@ -52,7 +53,8 @@ export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
   const { run, checkpoint, samples } = options;
   requireRun(run);
   const recipe = recipeOf(run);
-  const heads = headsAt(recipe, await checkpointState(run, checkpoint));
+  const { path, state } = await findCheckpoint(run, checkpoint);
+  const heads = headsAt(recipe, state);
   if (!heads.some(({ name }) => name === SCORE.name)) {
     throw new UserError(`${run} trained no reranker; expected a run whose last stage is \`method = "rerank"\``);
   }
@@ -67,7 +69,7 @@ export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
     try {
       const problems = await problemsOf(await task.problems(options.split), missing, `${task.name}, ${options.split}`);
       const own = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
-      const from = { dir: await modelFolder(run, checkpoint), optimizer: false };
+      const from = { dir: modelDir(path), optimizer: false };
       const model = await engine.create(createSpec(recipe, own, from, heads));
       await own.close();
       for (let at = 0; at < missing.length; at += CHUNK) {

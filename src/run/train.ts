@@ -27,7 +27,7 @@ import { VerdictJournal } from "./journal.ts";
 import { checkCapabilities, checkFiles, checkProblems } from "./preflight.ts";
 import { type TrainingProblems, trainingProblems } from "./profile.ts";
 import { combineProgress, PlainProgress, type Progress, silentProgress } from "./progress.ts";
-import { parseRecipe, type Recipe, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
+import { parseRecipe, type Recipe, differenceText, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
 import { RunModel, type StartingPoint } from "./run-model.ts";
 import { checkSpace, estimateSpace, freeSpace, spaceText } from "./space.ts";
 import { RunStage } from "./stage.ts";
@@ -102,9 +102,7 @@ export async function resume(dir: string, options: ResumeOptions = {}): Promise<
     const recipe = parseRecipe(readFileSync(file, "utf8"), { source: file, baseDir: before.baseDir });
     const changed = recipeDifference(before.recipe, recipeTable(recipe));
     if (changed !== undefined) {
-      throw new UserError(
-        `${file}: \`${changed.key}\` was ${shown(changed.before)} when the run began and is ${shown(changed.now)}; put it back, or start a new run`,
-      );
+      throw new UserError(`${file}: ${differenceText(changed, "the run began")}; put it back, or start a new run`);
     }
     const progress = options.progress ?? silentProgress;
     const found = await latestCheckpoint(folder.checkpoints, (name, reason) => {
@@ -378,8 +376,4 @@ function resultOf(folder: RunFolder, recipe: Recipe, state: RunState, complete: 
     best: bestOf(recipe, state),
     marks: state.marks,
   };
-}
-
-function shown(value: unknown): string {
-  return value === undefined ? "absent" : JSON.stringify(value);
 }

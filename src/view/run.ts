@@ -40,7 +40,11 @@ export async function runView(path: string, { steps }: RunViewOptions = {}): Pro
     const verdicts = task && cachedVerdicts(task);
     const failure = readFailures(dir, note);
     if (task !== undefined && verdicts === undefined)
-      note(`no verdicts: the task ${task.name} has a reward of its own`);
+      note(
+        task.programs
+          ? "no verdicts: responses are programs, which are not run for a page"
+          : `no verdicts: the task ${task.name} has a reward of its own`,
+      );
     let unknown = 0;
     const pieces = new Pieces(tokenizer);
     const builder = new ViewBuilder(pieces);
