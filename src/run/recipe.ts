@@ -236,7 +236,7 @@ function parseStage(raw: Record<string, unknown>, index: number, source: string)
   }
   if (configured.markAtEnd && common.generatedTokens !== undefined) {
     throw new UserError(
-      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds, and cap its sampling with sampleTokens`,
+      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds${"sampleTokens" in configured.settings ? ", and cap its sampling with sampleTokens" : ""}`,
     );
   }
   const measures = given.map((kind): Measure => ({ kind, amount: common[kind] ?? 0 }));
