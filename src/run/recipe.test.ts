@@ -149,6 +149,9 @@ describe("parseRecipe", () => {
       },
     });
     expect(recipeTable(read(recipeToml(recipe)))).toEqual(recipeTable(recipe));
+    const one = read(marked('marks = { generatedTokens = 1e6 }\nschedule = { kind = "cosine" }'));
+    expect(one.stages[0].budget).toEqual({ kind: "generatedTokens", amount: 1e6 });
+    expect(recipeTable(read(recipeToml(one)))).toEqual(recipeTable(one));
     const marks = "marks = { generatedTokens = 1e6, engineSeconds = 60 }\n";
     for (const [rest, message] of [
       ['schedule = { kind = "cosine" }', "`stage.1.schedule`: several marks need a constant learning rate"],

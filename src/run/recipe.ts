@@ -387,8 +387,8 @@ export function recipeTable(recipe: Recipe): Record<string, unknown> {
 
 /** The keys that say how long a stage runs; its marks stand for themselves. */
 function budgetTable({ budget, marks = {} }: StageRecipe): Record<string, number> {
-  const measures = budget.kind === "marks" ? budget.measures.filter(({ kind }) => !(kind in marks)) : [budget];
-  return Object.fromEntries(measures.map(({ kind, amount }) => [kind, amount]));
+  const measures = budget.kind === "marks" ? budget.measures : [budget];
+  return Object.fromEntries(measures.filter(({ kind }) => !(kind in marks)).map(({ kind, amount }) => [kind, amount]));
 }
 
 /** The complete recipe as TOML. */
