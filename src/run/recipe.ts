@@ -24,6 +24,8 @@ export interface Recipe {
   seed: number;
   /** Absent: full fine-tuning. */
   lora?: LoraSettings;
+  /** The functional tokens of search: "tokens" of the vocabulary, or "text" that spells them. Absent: the model has none. */
+  functions?: "tokens" | "text";
   /** A checkpoint every so many steps of a stage (and at its end); the last `keep` are kept. */
   checkpoint: {
     every: number;
@@ -106,6 +108,7 @@ const recipeSchema = z.strictObject({
   task: taskSchema,
   seed: z.number().int().nonnegative().default(0),
   lora: lora.optional(),
+  functions: z.enum(["tokens", "text"]).optional(),
   checkpoint: z
     .strictObject({
       every: wholeAmount.default(20),
@@ -171,6 +174,7 @@ export function checkRecipe(
     task: resolveTask(recipe.task, baseDir),
     seed: recipe.seed,
     lora: recipe.lora,
+    functions: recipe.functions,
     checkpoint: recipe.checkpoint,
     selection: recipe.selection,
     eval: recipe.eval,
