@@ -74,4 +74,15 @@ export interface ModelFiles {
   tokenizer: Tokenizer;
   /** Files that an export copies beside the weights: config.json, tokenizer.json, generation_config.json, ... (name to content). */
   sidecars: Map<string, Uint8Array>;
+  /** Tokens that were added since; the config's `vocab` counts them, the matrices in `tensors` may lack their rows. */
+  added?: AddedRows;
+}
+
+export interface AddedRows {
+  /** In the order in which they were asked for. */
+  ids: Int32Array;
+  /** Those of them that had no row of their own. */
+  newIds: Int32Array;
+  /** The first values of the rows of `newIds`, [tokens, hidden], by matrix. */
+  rows: ReadonlyMap<string, Float32Array>;
 }

@@ -24,8 +24,8 @@ import { floats } from "./buffers.ts";
 import { checkForest, checkRequest } from "./checks.ts";
 import { DecodeSessions } from "./decode-weights.ts";
 import { LocalDecoder } from "./decoder.ts";
-import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
-import { Parameters } from "./parameters.ts";
+import { linearDims, type LinearName, LINEARS, tensorOrder, weightName } from "./layers.ts";
+import { Parameters, parameterShapes } from "./parameters.ts";
 import type { MemoryPlan } from "./plan.ts";
 import { Sampler } from "./sampler.ts";
 import { loadState, saveState } from "./state.ts";
@@ -397,36 +397,5 @@ export class LocalModel implements Model {
     if (this.closed) throw new Error("this model was closed");
   }
 }
-
-function parameterShapes(
-  files: ModelFiles,
-  spec: ModelSpec,
-  targets: ReadonlySet<LinearName>,
-): { name: string; dims: number[]; group: string }[] {
-  const { config } = files;
-  const shapes: { name: string; dims: number[]; group: string }[] = [];
-  if (spec.train === "full") shapes.push(...tensorOrder(config).map((tensor) => ({ ...tensor, group: "body" })));
-  if (typeof spec.train === "object") {
-    const { rank } = spec.train.lora;
-    const dims = linearDims(config);
-    for (let layer = 0; layer < config.layers; layer++) {
-      for (const linear of targets) {
-        const names = adapterNames(moduleName(layer, linear));
-        shapes.push({ name: names.a, dims: [rank, dims[linear][1]], group: "body" });
-        shapes.push({ name: names.b, dims: [dims[linear][0], rank], group: "body" });
-      }
-    }
-  }
-  for (const head of spec.heads ?? []) shapes.push(...headShapes(head, config.hidden));
-  return shapes;
-}
-
-const headShapes = (
-  { name, width, bias }: HeadSpec,
-  hidden: number,
-): { name: string; dims: number[]; group: string }[] => [
-  { name: `${name}.weight`, dims: [width, hidden], group: `head:${name}` },
-  ...(bias ? [{ name: `${name}.bias`, dims: [width], group: `head:${name}` }] : []),
-];
 
 const countAll = (forest: Forest): number => forest.reduce((sum, tree) => sum + countTokens(tree), 0);

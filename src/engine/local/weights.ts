@@ -57,6 +57,8 @@ export class BaseWeights implements WeightView {
     for (const { name, dims } of widened) {
       const view = memory.subarray(offset, (offset += product(dims)));
       widen(take(name), view);
+      const newRows = files.added?.rows.get(name);
+      if (newRows) setRows(view, files.added?.newIds ?? [], newRows);
       this.wide.set(name, view);
     }
     for (const name of kept) this.stored.set(name, take(name));
@@ -217,6 +219,19 @@ export function mergeSession(
     graph.output(`merged.${linear}`, gemm([out, width], b, a, { alpha: scale, add: w }));
   }
   return runtime.createSession(graph.build(), { name: "merge" });
+}
+
+/** target[ids[i]] = source[i], a row at a time; `source` holds a row for each id. */
+export function setRows(target: Float32Array, ids: ArrayLike<number>, source: Float32Array): void {
+  const width = source.length / ids.length;
+  for (let i = 0; i < ids.length; i++) target.set(source.subarray(i * width, (i + 1) * width), ids[i] * width);
+}
+
+/** The rows of some ids, [ids, width]. */
+export function takeRows(source: Float32Array, ids: ArrayLike<number>, width: number): Float32Array {
+  const rows = new Float32Array(ids.length * width);
+  for (let i = 0; i < ids.length; i++) rows.set(source.subarray(ids[i] * width, (ids[i] + 1) * width), i * width);
+  return rows;
 }
 
 const product = (dims: number[]): number => dims.reduce((a, b) => a * b, 1);
