@@ -3,10 +3,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
+  expectSameGradients,
+  families,
+  fixture,
   largestDifference,
+  lora,
+  randomise,
   randomTokens,
   sameBits,
   segmentOf,
+  takeGradients,
   treeOf,
   weightedSum,
 } from "../../../test/local.ts";
@@ -111,3 +117,147 @@ describe("a tiny model", () => {
     expect(sameBits(rows()[1], before)).toBe(false);
   });
 });
+
+describe.each(families)("%s", (family) => {
+  const make = (rest: Partial<ModelSpec>) => engine.create({ base: fixture(family), train: lora, seed: 5, ...rest });
+  const grown = (rest: Partial<ModelSpec> = {}) => make({ addTokens: tags, ...rest });
+
+  test("the logits of old tokens stay as they were, bit for bit, in decoding and after a prefill", async () => {
+    for (const train of ["none", "full", lora] as const) {
+      const [before, after] = await Promise.all([make({ train }), grown({ train })]);
+      const vocab = before.info.vocabSize;
+      expect(after.info.vocabSize).toBe(vocab + tags.length);
+      for (const [n, length] of [
+        [1, 5],
+        [3, 40],
+        [16, 2],
+      ]) {
+        const [old, now] = await Promise.all([before, after].map((model) => rawLogits(model, n, length)));
+        expect(now.length).toBe(n);
+        now.forEach((row, i) => expect(sameBits(row.subarray(0, vocab), old[i])).toBe(true));
+      }
+      await Promise.all([before.close(), after.close()]);
+    }
+  });
+
+  test("a training pass gives every old token what it gave, but for the share of the new ones", async () => {
+    const [before, after] = await Promise.all([make({}), grown()]);
+    const old = Int32Array.from({ length: before.info.vocabSize }, (_, id) => id);
+    const tokens = randomTokens("pass", 30, before.info.vocabSize);
+    const tree = (allowed?: (Int32Array | null)[]) => [treeOf("t", segmentOf(-1, tokens, { allowed }))];
+    const [plain] = await before.forward(tree());
+    const [masked] = await after.forward(tree(Array.from(tokens, () => old)));
+    expect(largestDifference(masked.logprobs, plain.logprobs)).toBeLessThan(2e-6);
+    const [whole] = await after.forward(tree());
+    for (const [i, value] of whole.logprobs[0].entries()) if (i > 0) expect(value).toBeLessThan(plain.logprobs[0][i]);
+    await Promise.all([before.close(), after.close()]);
+  });
+
+  test("beside an adapter the new rows alone have a gradient: that of full fine-tuning, row for row", async () => {
+    const [full, adapter] = await Promise.all([grown({ train: "full" }), grown()]);
+    const ids = Array.from(adapter.tokenizer.added.values());
+    const { hidden } = adapter.files.config;
+    for (const entropy of [false, true]) {
+      const forest = example(adapter);
+      forest[0].segments[1].fields.entropy = Float32Array.from([0.5, 1, 0.2, 0.7, 1, 0.4, 0.3]);
+      for (const model of [full, adapter]) await model.forwardBackward(forest, weightedSum("tree", { entropy }));
+      const every = await takeGradients(full);
+      const found = await takeGradients(adapter);
+      const names = [...found.keys()].filter((name) => name.endsWith(".tokens"));
+      expect(names).toHaveLength(adapter.files.config.tiedEmbeddings ? 1 : 2);
+      const rows = (name: string) => {
+        const whole = every.get(name.replace(/tokens$/, "weight")) ?? new Float32Array(0);
+        return Float32Array.from(ids.flatMap((id) => Array.from(whole.subarray(id * hidden, (id + 1) * hidden))));
+      };
+      expectSameGradients(
+        new Map(names.map((name) => [name, found.get(name) ?? new Float32Array(0)])),
+        new Map(names.map((name) => [name, rows(name)])),
+      );
+    }
+    await Promise.all([full.close(), adapter.close()]);
+  });
+
+  test("trained rows are used by decoding, passes and snapshots, and the base keeps its own", async () => {
+    const model = randomise(await grown());
+    const forest = example(model);
+    const [first] = await model.forward(forest);
+    await model.snapshot("first");
+    await model.forwardBackward(forest, weightedSum("tree"));
+    await model.optimStep({ groups: { body: { ...adam, lr: 0 }, tokens: { ...adam, lr: 0.1 } } });
+    const fresh = await grown();
+    const [base, untouched] = await Promise.all([model.forward(forest, "base"), fresh.forward(forest, "base")]);
+    expect(sameBits(base[0].logprobs[1], untouched[0].logprobs[1])).toBe(true);
+    const [now] = await model.forward(forest);
+    const [again] = await model.forward(forest, "first");
+    expect(sameBits(again.logprobs[1], first.logprobs[1])).toBe(true);
+    expect(largestDifference(now.logprobs, first.logprobs)).toBeGreaterThan(0.01);
+    const [{ tokens: prompt }, { tokens }] = forest[0].segments;
+    for (const policy of ["current", "first", "base", "current"]) {
+      // After each prefix the log-prob of the token that follows.
+      const samples = await model.sample(
+        Array.from(tokens, (id, t) => ({
+          prefix: Int32Array.of(...prompt, ...tokens.subarray(0, t)),
+          policy,
+          n: 1,
+          maxTokens: 1,
+          temperature: 1,
+          stop: [],
+          scoreIds: Int32Array.of(id),
+          key: `${policy}/${t}`,
+        })),
+      );
+      const [expected] = await model.forward(forest, policy);
+      const found = Float32Array.from(samples, ({ idLogprobs }) => idLogprobs?.[0] ?? NaN);
+      expect(largestDifference([found], [expected.logprobs[1]])).toBeLessThan(2e-5);
+    }
+    await Promise.all([model.close(), fresh.close()]);
+  });
+
+  test("goes on byte for byte, and a model of other tokens is refused", async () => {
+    const dir = join(folder, family);
+    const model = randomise(await grown());
+    const step = async (one: LocalModel, id: string) => {
+      await one.forwardBackward(example(one, id), weightedSum("tree"));
+      await one.optimStep({ groups: { body: adam }, maxGradNorm: 1 });
+    };
+    await step(model, "a");
+    await model.save(dir);
+    await step(model, "b");
+    const again = await grown({ from: { dir, optimizer: true } });
+    await step(again, "b");
+    expect(sameBits(again.parameters.values, model.parameters.values)).toBe(true);
+    await expect(make({ addTokens: tags.slice(1), from: { dir, optimizer: false } })).rejects.toThrow("added tokens");
+    await model.reset();
+    const fresh = await grown();
+    expect(sameBits(model.parameters.values, fresh.parameters.values)).toBe(true);
+    await Promise.all([model.close(), again.close(), fresh.close()]);
+  });
+});
+
+/** The logits that the first decoding step gives `n` prompts, row by row. */
+async function rawLogits(model: LocalModel, n: number, length: number): Promise<Float32Array[]> {
+  const rows: Float32Array[] = [];
+  const decoder = model["decoder"];
+  const step = decoder.step.bind(decoder);
+  decoder.step = async (given) => {
+    const choices = await step(given);
+    const { vocabSize } = model.info;
+    for (const [key, bound] of decoder["calls"]) {
+      if (Number(key.split(" ")[0]) < n) continue;
+      for (let i = 0; i < n; i++) rows.push(bound.logits().slice(i * vocabSize, (i + 1) * vocabSize));
+    }
+    return choices;
+  };
+  const requests = Array.from({ length: n }, (_, i) => ({
+    prefix: randomTokens(`raw ${i}`, length),
+    n: 1,
+    maxTokens: 1,
+    temperature: 1,
+    stop: [],
+    scoreIds: Int32Array.of(0),
+    key: `${i}`,
+  }));
+  await model.sample(requests);
+  decoder.step = step;
+  return rows;
+}
