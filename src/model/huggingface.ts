@@ -38,10 +38,10 @@ export async function loadHuggingFace(folder: string): Promise<ModelFiles> {
 }
 
 /** The tokenizer alone of a folder in Hugging Face layout. */
-export async function huggingFaceTokenizer(folder: string): Promise<Tokenizer> {
+export async function huggingFaceTokenizerSource(folder: string): Promise<TokenizerSource> {
   const sidecars = await readSidecars(folder);
   await need(folder, sidecars, "tokenizer.json");
-  return readTokenizer(folder, sidecars).tokenizer;
+  return tokenizerSource(sidecars, folder);
 }
 
 async function readSidecars(folder: string): Promise<Map<string, Uint8Array>> {
