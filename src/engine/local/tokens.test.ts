@@ -8,6 +8,8 @@ import {
   fixture,
   largestDifference,
   lora,
+  numbers,
+  plannedModel,
   randomise,
   randomTokens,
   sameBits,
@@ -18,8 +20,12 @@ import {
 } from "../../../test/local.ts";
 import type { Forest } from "../../forest/types.ts";
 import { encodePrompt, encodeResponse } from "../../task/prompt.ts";
+import { loadModelFiles } from "../../model/load.ts";
+import { Value } from "../../runtime/index.ts";
+import { Graph, gemm } from "../../tensor/index.ts";
 import type { ModelSpec } from "../types.ts";
-import { createLocalEngine, type LocalEngine, type LocalModel } from "./index.ts";
+import { createLocalEngine, type LocalEngine, type LocalModel, readFiles } from "./index.ts";
+import { planMemory } from "./plan.ts";
 
 const tags = ["<verify>", "</verify>", "<next_step>", "</next_step>"];
 const vocabulary = [..."0123456789+=?", "\n", " is", "<verify>"];
@@ -232,6 +238,64 @@ describe.each(families)("%s", (family) => {
     expect(sameBits(model.parameters.values, fresh.parameters.values)).toBe(true);
     await Promise.all([model.close(), again.close(), fresh.close()]);
   });
+});
+
+test("frozen layers that stay as they were stored, and layers computed again, change nothing", async () => {
+  const rest = { train: lora, seed: 5, addTokens: tags };
+  const gradients: Map<string, Float32Array>[] = [];
+  for (const plan of [{}, { keepStored: true }, { keepStored: true, keep: "inputs", headBytes: 0 }] as const) {
+    const model = randomise(await plannedModel(engine, "llama3", rest, plan));
+    await model.forwardBackward(example(model), weightedSum("tree"));
+    gradients.push(await takeGradients(model));
+    await model.close();
+  }
+  for (const found of gradients.slice(1)) expectSameGradients(found, gradients[0]);
+});
+
+test("the memory plan counts the rows, and the copies of matrices in which they are trained", async () => {
+  const base = fixture("qwen2");
+  const files = await loadModelFiles(base);
+  const many = Array.from({ length: 700 }, (_, i) => `<${i}>`);
+  for (const [train, rows, copies] of [
+    // Values, gradients and two moments of 700 x 32 in two matrices; a copy of both matrices beside an adapter.
+    ["full", 2 * 700 * 32 * 4 * 4, 0],
+    [lora, 2 * 700 * 32 * 4 * 4, 2 * 1000 * 32 * 4],
+  ] as const) {
+    const spec = { base, train };
+    const grown = await readFiles({ ...spec, addTokens: many });
+    const more = planMemory(grown, spec, 4).bytes - planMemory(files, spec, 4).bytes;
+    const frozen = train === "full" ? 0 : 2 * 700 * 32 * 4;
+    const packed = 2 * 700 * 32 * 4;
+    const head = 2048 * 700 * 4;
+    expect(more).toBe(rows + copies + frozen + packed + head);
+  }
+});
+
+test("the columns of a head's product do not depend on how many there are", async () => {
+  const [hidden, vocab, more] = [576, 5000, 16];
+  const run = async (n: number, columns: number, rows: Float32Array) => {
+    const graph = new Graph();
+    const h = graph.input("h", ["n", hidden]);
+    const embedding = graph.input("embedding", [columns, hidden]);
+    graph.output("logits", gemm(["n", columns], h, embedding, { transB: true }));
+    const session = engine.runtime.createSession(graph.build(), { name: "product" });
+    const logits = new Float32Array(n * columns);
+    const inputs = {
+      h: new Value(numbers("h", n * hidden), [n, hidden]),
+      embedding: new Value(rows.subarray(0, columns * hidden), [columns, hidden]),
+    };
+    await session.bind(inputs, { logits: new Value(logits, [n, columns]) }).run();
+    session.release();
+    return logits;
+  };
+  const rows = numbers("rows", (vocab + more) * hidden);
+  for (const n of [1, 2, 7, 64, 300]) {
+    const [before, after] = [await run(n, vocab, rows), await run(n, vocab + more, rows)];
+    for (let i = 0; i < n; i++) {
+      const at = i * (vocab + more);
+      expect(sameBits(after.subarray(at, at + vocab), before.subarray(i * vocab, (i + 1) * vocab))).toBe(true);
+    }
+  }
 });
 
 /** The logits that the first decoding step gives `n` prompts, row by row. */
