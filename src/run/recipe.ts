@@ -6,6 +6,7 @@ import type { LoraSettings } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import { type ConfiguredMethod, methods } from "./methods.ts";
 import { checkKeepBest, checkSelection } from "./best.ts";
+import { checkFunctions } from "./functions.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
 import type { Split } from "../task/types.ts";
@@ -184,6 +185,7 @@ export function checkRecipe(
     stages,
   };
   checkKeepBest(checked, source);
+  checkFunctions(checked, source);
   checkSelection(checked, source);
   return checked;
 }
