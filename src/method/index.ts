@@ -2,13 +2,13 @@ import type { z } from "zod";
 import type { HeadSpec } from "../engine/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt } from "../task/prompt.ts";
-import type { Problem } from "../task/types.ts";
+import type { Problem, Task } from "../task/types.ts";
 import { grpo, grpoSettings } from "./grpo.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
 import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
-import { sft, sftRowLength, sftSettings } from "./sft.ts";
+import { sft, sftRoundLength, sftRowLength, sftSettings } from "./sft.ts";
 import type { DataStage } from "./stage.ts";
 
 /** A method as a recipe sees it; `S` is its checked settings. */
@@ -26,7 +26,7 @@ export interface Method<Settings extends z.ZodObject> {
   /** Files that it reads. */
   files?(settings: z.output<Settings>): string[];
   /** Tokens of context that a problem needs at least. */
-  rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>): number;
+  rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>, task: Task): number;
   /** What it logs that says how good the weights are, and which way is better. */
   quality: Record<string, "higher" | "lower">;
   /** Samples before it trains: its mark of generated tokens is kept at the stage's end. */
@@ -45,7 +45,8 @@ export const methods = {
     settings: sftSettings,
     generates: false,
     problemsPerStep: (settings) => settings.batch,
-    rowLength: sftRowLength,
+    rowLength: (tokenizer, problem, { rounds }, task) =>
+      rounds === undefined ? sftRowLength(tokenizer, problem) : sftRoundLength(tokenizer, problem, rounds, task),
     quality: { loss: "lower" },
     run: sft,
   }),
