@@ -45,8 +45,10 @@ export const methods = {
     settings: sftSettings,
     generates: false,
     problemsPerStep: (settings) => settings.batch,
-    rowLength: (tokenizer, problem, { rounds }, task) =>
-      rounds === undefined ? sftRowLength(tokenizer, problem) : sftRoundLength(tokenizer, problem, rounds, task),
+    rowLength: (tokenizer, problem, { rounds, style }, task) =>
+      rounds === undefined
+        ? sftRowLength(tokenizer, problem)
+        : sftRoundLength(tokenizer, problem, { rounds, style }, task),
     quality: { loss: "lower" },
     run: sft,
   }),

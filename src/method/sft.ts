@@ -3,8 +3,8 @@ import { hashKey, uniform } from "../engine/random.ts";
 import type { Model } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
-import { roundDemonstrations } from "../rollout/round-demonstrations.ts";
 import { encodePrompt, encodeResponse } from "../task/prompt.ts";
+import { ROUND_STYLES, roundDemonstrations, type RoundWording } from "../task/rounds.ts";
 import type { Problem, Task } from "../task/types.ts";
 import { AcceptedDemonstrations, demonstrationsOf, demonstrationTree } from "./demonstrations.ts";
 import { crossEntropy } from "./losses.ts";
@@ -20,6 +20,8 @@ export const sftSettings = z
     accepted: z.boolean().default(false),
     /** Trains on rounds of demonstrations, so many each, in place of whole ones. */
     rounds: z.int().min(2).optional(),
+    /** How they are worded, where the task does not say. */
+    style: z.enum(ROUND_STYLES).default("default"),
     ...optimizerSettings({ lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
   })
   .refine((s) => !(s.accepted && s.rounds !== undefined), {
@@ -29,7 +31,7 @@ export const sftSettings = z
 export type SftSettings = z.infer<typeof sftSettings>;
 
 /** What `supervisedUpdate` reads of a method's settings. */
-type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "rounds">;
+type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "rounds" | "style">;
 
 /**
  * Supervised fine-tuning on demonstrations: minimises the mean over the batch's response tokens of -log p(token | prompt,
@@ -47,11 +49,11 @@ export async function sft(stage: DataStage, settings: SftSettings): Promise<void
         : await step.time("grade", () => accepted.next(take, settings.batch));
     const batch = shown.map(({ problem, demonstrations }, i) => {
       const id = `${stage.name}/${step.index}/${i}`;
-      if (settings.rounds === undefined) {
+      const { rounds, style } = settings;
+      if (rounds === undefined) {
         return demonstrationTree(stage.model, id, problem, pick(demonstrations, step.key(problem)));
       }
-      const rounds = roundDemonstrations(stage.task, problem, settings.rounds);
-      const { prompt, response } = pick(rounds, step.key(problem));
+      const { prompt, response } = pick(roundDemonstrations(stage.task, problem, { rounds, style }), step.key(problem));
       return demonstrationTree(stage.model, id, { ...problem, prompt }, response);
     });
     await supervisedUpdate(stage.model, step, batch, settings);
@@ -85,13 +87,11 @@ export function sftRowLength(tokenizer: Tokenizer, problem: Problem): number {
 }
 
 /** The same of its rounds. */
-export function sftRoundLength(tokenizer: Tokenizer, problem: Problem, rounds: number, task: Task): number {
-  const demonstrated = roundDemonstrations(task, problem, rounds);
-  return Math.max(
-    ...demonstrated.map(({ prompt, response }) =>
-      sftRowLength(tokenizer, { ...problem, prompt, demonstrations: [response] }),
-    ),
+export function sftRoundLength(tokenizer: Tokenizer, problem: Problem, wording: RoundWording, task: Task): number {
+  const lengths = roundDemonstrations(task, problem, wording).map(({ prompt, response }) =>
+    sftRowLength(tokenizer, { ...problem, prompt, demonstrations: [response] }),
   );
+  return Math.max(...lengths);
 }
 
 /** One of a problem's demonstrations, drawn from the random stream that `key` names. */

@@ -37,7 +37,7 @@ export const listOptions = z
       .default([10, 99])
       .refine(([least, largest]) => least <= largest, "the least must not be above the largest"),
     /** Of a demonstration in rounds: how often a round adds one item, two, three, ... Weights. */
-    pace: z.array(z.number().nonnegative()).min(1).default([0.6, 0.3, 0.1]),
+    pace: z.array(z.number().nonnegative()).min(1).default([0.75, 0.2, 0.05]),
     /** Characters that prompt and response of a demonstrated round have at most, as many as the `context` that rounds are trained in. */
     roundLength: z.int().positive().default(90),
     /** This many training problems; endless when absent. */
@@ -118,7 +118,7 @@ function roundsOf({ pace, roundLength }: ListOptions, seed: number): RoundsDefin
       return Array.from({ length: rounds }, (_, i): RoundDemonstration => {
         const left = rounds - i;
         // Any place where a round may begin, the end included: an answer is stated again.
-        const from = i === 0 ? 0 : 1 + stream.below(numbers.length);
+        const from = i === 0 ? 0 : stream.below(numbers.length + 1);
         const steps = left === 1 ? most : Math.min(most, 1 + draw(pace, stream.uniform()));
         const to = Math.min(numbers.length, from + steps);
         return { prompt: prompt(numbers, left, stateAfter(numbers, from)), response: working(numbers, from, to) };
