@@ -25,8 +25,9 @@ import { wholeProblems } from "./evaluation.ts";
 import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine, writePage } from "./output.ts";
+import { type RoundFlags, roundFlags, roundsAsked } from "./rounds.ts";
 
-interface Options {
+interface Options extends RoundFlags {
   model?: string;
   checkpoint?: string;
   task?: string;
@@ -53,7 +54,7 @@ interface Options {
 const SPLITS: readonly Split[] = ["train", "dev", "test"];
 
 export function evalCommand(): Command {
-  return new Command("eval")
+  const command = new Command("eval")
     .description("accuracy, pass@k, maj@k and best@k with 95 % intervals; keeps every sample; resumes; grades again")
     .option("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
     .option(...checkpointOption)
@@ -98,6 +99,8 @@ export function evalCommand(): Command {
       if (o.leaks !== undefined) return leaks(o, o.leaks);
       return o.from === undefined ? sample(o) : regrade(o, o.from);
     });
+  for (const option of roundFlags()) command.addOption(option);
+  return command;
 }
 
 /** Collects `--k 1 4 8`. */
@@ -319,7 +322,8 @@ function openTask(o: Options): Promise<Task> {
 
 function settingsOf(o: Options, model: string, task: Task, temperature: number): MeasureOptions["settings"] {
   const { split, n, maxTokens, seed } = o;
-  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, seed };
+  const rounds = roundsAsked(o);
+  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, ...(rounds && { rounds }), seed };
 }
 
 function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {

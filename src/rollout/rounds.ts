@@ -3,8 +3,16 @@ import { UserError } from "../errors.ts";
 import { groupTree } from "../forest/build.ts";
 import type { Forest, Tree } from "../forest/types.ts";
 import { encodePrompt } from "../task/prompt.ts";
-import { capProgress, checkRounds, extractProgress, isFinal, roundPrompt, type RoundWording } from "../task/rounds.ts";
-import type { Problem, Task } from "../task/types.ts";
+import {
+  capProgress,
+  checkRounds,
+  extractProgress,
+  isFinal,
+  roundPrompt,
+  type RoundTask,
+  type RoundWording,
+} from "../task/rounds.ts";
+import type { Problem } from "../task/types.ts";
 import { responseRoom } from "./single.ts";
 
 /** A question's rounds and their budgets. */
@@ -40,15 +48,19 @@ export interface FirstResponse {
   key: string;
 }
 
-/** A later round of one chain. */
-export interface ChainRound {
-  tree: string;
-  segment: number;
+/** A response, and what it was asked. */
+export interface RoundResponse {
   /** Tokens of its prompt. */
   prompt: number;
-  /** What it was handed. */
+  /** What it was handed of the round before. */
   progress?: string;
   sample: Sample;
+}
+
+/** A later round of one chain. */
+export interface ChainRound extends RoundResponse {
+  tree: string;
+  segment: number;
 }
 
 /** What became of one continuation of a first response. */
@@ -77,7 +89,7 @@ export function roundBudget({ maxTokens }: Pick<RoundsSettings, "maxTokens">, ro
  */
 export function encodeRound(
   model: Model,
-  task: Task,
+  task: RoundTask,
   problem: Problem,
   round: number,
   settings: RoundsSettings,
@@ -103,7 +115,7 @@ export function encodeRound(
 }
 
 /** Before any work: throws a UserError where a round cannot fit the context, with progress as long as it may be. */
-export function checkRoundBudgets(model: Model, task: Task, problem: Problem, settings: RoundsSettings): void {
+export function checkRoundBudgets(model: Model, task: RoundTask, problem: Problem, settings: RoundsSettings): void {
   checkRounds(task, settings.rounds);
   // The usual wording is longest in the last round; a task's own has no progress that could be made up.
   const { prompt } = encodeRound(model, task, problem, settings.rounds, settings);
@@ -124,7 +136,7 @@ export function checkRoundBudgets(model: Model, task: Task, problem: Problem, se
  */
 export async function continueRounds(
   model: Model,
-  task: Task,
+  task: RoundTask,
   firsts: readonly FirstResponse[],
   k: number,
   settings: RoundsSettings & RoundsSampling,
@@ -176,4 +188,37 @@ export async function continueRounds(
     });
   }
   return { forest, chains };
+}
+
+/** Answers problems from the first round on, `n` samples each. Of each sample, in order, the responses of its rounds. */
+export async function answerInRounds(
+  model: Model,
+  task: RoundTask,
+  problems: readonly Problem[],
+  n: number,
+  settings: RoundsSettings & RoundsSampling & { key: (problem: Problem) => string },
+): Promise<{ problem: Problem; sample: number; responses: RoundResponse[] }[]> {
+  const { temperature, topP, topK, stop, key } = settings;
+  const prompts = problems.map((problem) => encodeRound(model, task, problem, 1, settings).prompt);
+  const requests = problems.map((problem, p): SampleRequest => ({
+    prefix: prompts[p],
+    n,
+    maxTokens: Math.min(roundBudget(settings, 1), model.info.maxContext - prompts[p].length),
+    temperature,
+    ...(topP < 1 && { topP }),
+    ...(topK > 0 && { topK }),
+    stop,
+    key: key(problem),
+  }));
+  const drawn = await model.sample(requests);
+  const firsts = drawn.map(({ text }, s): FirstResponse => {
+    const problem = problems[Math.floor(s / n)];
+    return { problem, tree: problem.id, segment: (s % n) + 1, text, key: `${key(problem)}/${s % n}` };
+  });
+  const { chains } = await continueRounds(model, task, firsts, 1, settings);
+  return chains.map(({ rounds }, s) => ({
+    problem: firsts[s].problem,
+    sample: s % n,
+    responses: [{ prompt: prompts[Math.floor(s / n)].length, sample: drawn[s] }, ...rounds],
+  }));
 }

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { RandomStream } from "../engine/random.ts";
+import { UserError } from "../errors.ts";
 import { generatedTask } from "./generated.ts";
 import { FORMS } from "./grading.ts";
 import type { Problem, Prompt, RoundDemonstration, RoundsDefinition, TaskDefinition } from "./types.ts";
@@ -93,7 +94,12 @@ function working(numbers: readonly number[], from: number, to: number): string {
   return text + stateAfter(numbers, to);
 }
 
-const numbersOf = ({ question = "" }: Problem): number[] => question.split(" + ").map(Number);
+function numbersOf({ id, question = "" }: Problem): number[] {
+  if (/^[1-9]\d( \+ [1-9]\d)*$/.test(question)) return question.split(" + ").map(Number);
+  throw new UserError(
+    `problem ${id}: expected two-digit numbers such as 47 + 12 + 33, found ${JSON.stringify(question)}`,
+  );
+}
 
 function prompt(numbers: readonly number[], left: number, progress = ">a000"): Prompt {
   return { text: `${ROUNDS_LEFT[left - 1]}${numbers.map((n, i) => `${LETTERS[i]}${n}`).join("")}${progress}` };
