@@ -10,7 +10,7 @@ import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
-import { modelDigest } from "../run/evaluation.ts";
+import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
 import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
 import { type Reranked, rerankSamples } from "../run/rerank.ts";
@@ -155,12 +155,20 @@ async function sample(o: Options): Promise<void> {
     if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, samples)));
     show(o, line, report, [
       ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
+      ...costLines(join(dir, line.file)),
       `samples: ${join(dir, line.file)}`,
     ]);
   } finally {
     status.clear();
     await task.close();
   }
+}
+
+/** What all samples of a file have cost, where that was noted. */
+function costLines(file: string): string[] {
+  const cost = evaluationRecord(file)?.cost;
+  if (cost === undefined || cost.samples < cost.of) return [];
+  return [`cost: ${cost.generated} tokens generated, ${cost.prefilled} prefilled, ${cost.seconds.toFixed(1)} s`];
 }
 
 /** Grades samples again and reports; writes nothing. */
@@ -174,6 +182,8 @@ async function regrade(o: Options, path: string): Promise<void> {
   const report = reportOf(settings, again, o.k, scored?.score);
   if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, again)));
   const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
+  if (o.critic !== undefined && whole.some(({ rounds }) => rounds !== undefined))
+    throw new UserError("eval: --critic reads whole answers to the task's prompt, and these are answers in rounds");
   const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings.split, whole);
   show(o, { ...report, file: path, ...(rerank && { rerank }), ...(critic && { critic }) }, report, [
     `samples: ${path}`,

@@ -49,7 +49,6 @@ function settings(report: EvaluationReport): string {
 function labelOf({ name, k, round }: Measure): string {
   if (name === "tokens" || name === "prompt tokens") return `${name} a problem`;
   if (name === "round accuracy") return `right after round ${round}`;
-  if (name === "right from round 1") return "of those right at the end, after round 1";
   if (name === "round tokens") return `tokens in round ${round}`;
   if (name === "rounds") return "rounds a sample";
   return k === undefined ? name : name.replace("@k", `@${k}`);

@@ -32,7 +32,7 @@ export function reportText(report: EvaluationReport, width: number): string {
     ...[...new Set(measures.flatMap(({ round }) => round ?? []))].flatMap((round) =>
       sided(`right after round ${round}`, measures, (m) => m.name === "round accuracy" && m.round === round),
     ),
-    ...sided("of those right at the end, after round 1", measures, (m) => m.name === "right from round 1"),
+    ...sided("right from round 1", measures, (m) => m.name === "right from round 1"),
     ...measures
       .filter(({ name }) => name === "round tokens")
       .map((m) => ({ label: `tokens in round ${m.round}`, strict: plain(m) })),

@@ -45,7 +45,7 @@ export const methods = {
     settings: sftSettings,
     generates: false,
     problemsPerStep: (settings) => settings.batch,
-    rowLength: (tokenizer, problem, { rounds, style }, task) =>
+    rowLength: (tokenizer, problem, { rounds, style = "default" }, task) =>
       rounds === undefined
         ? sftRowLength(tokenizer, problem)
         : sftRoundLength(tokenizer, problem, { rounds, style }, task),

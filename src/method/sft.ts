@@ -21,7 +21,7 @@ export const sftSettings = z
     /** Trains on rounds of demonstrations, so many each, in place of whole ones. */
     rounds: z.int().min(2).optional(),
     /** How they are worded, where the task does not say. */
-    style: z.enum(ROUND_STYLES).default("default"),
+    style: z.enum(ROUND_STYLES).optional(),
     ...optimizerSettings({ lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
   })
   .refine((s) => !(s.accepted && s.rounds !== undefined), {
@@ -49,7 +49,7 @@ export async function sft(stage: DataStage, settings: SftSettings): Promise<void
         : await step.time("grade", () => accepted.next(take, settings.batch));
     const batch = shown.map(({ problem, demonstrations }, i) => {
       const id = `${stage.name}/${step.index}/${i}`;
-      const { rounds, style } = settings;
+      const { rounds, style = "default" } = settings;
       if (rounds === undefined) {
         return demonstrationTree(stage.model, id, problem, pick(demonstrations, step.key(problem)));
       }

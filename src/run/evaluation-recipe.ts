@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { evaluationRounds, roundOptions } from "../eval/rounds.ts";
 
-const whole = z.int("expected a whole number").positive("expected a number above 0");
+const whole = z.number().positive("expected a number above 0").refine(Number.isInteger, "a whole number");
 
 /** A recipe's `eval`. */
 export const evaluationSchema = z.strictObject({
