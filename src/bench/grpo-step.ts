@@ -60,6 +60,7 @@ export async function grpoWorkload(
       tokenizer: model.tokenizer,
       task,
       startPolicy: (): Promise<Policy> => model.snapshot("stage-start"),
+      memory: {},
       async *steps() {
         yield step;
       },

@@ -3,7 +3,8 @@ import type { HeadSpec } from "../engine/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Problem, Task } from "../task/types.ts";
-import { grpo, grpoSettings } from "./grpo.ts";
+import { FAMILY, groupSettings, type Member } from "./family.ts";
+import { grpo } from "./grpo.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
@@ -38,7 +39,21 @@ const method = <Settings extends z.ZodObject>(entry: Method<Settings>) => entry;
 
 const promptAndToken = (tokenizer: Tokenizer, problem: Problem) => encodePrompt(tokenizer, problem).length + 1;
 
-/** The methods that a recipe can name. */
+const groupMethod = (name: string, member: Member) =>
+  method({
+    name,
+    settings: groupSettings(member),
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    rowLength: promptAndToken,
+    quality: { reward: "higher", solveRate: "higher" },
+    run: grpo,
+  });
+
+/** GRPO and its relatives. */
+export const groupMethods = Object.entries(FAMILY).map(([name, member]) => groupMethod(name, member));
+
+/** The methods that a recipe can name, beside the group's. */
 export const methods = {
   sft: method({
     name: "sft",
@@ -51,15 +66,6 @@ export const methods = {
         : sftRoundLength(tokenizer, problem, { rounds, style }, task),
     quality: { loss: "lower" },
     run: sft,
-  }),
-  grpo: method({
-    name: "grpo",
-    settings: grpoSettings,
-    generates: true,
-    problemsPerStep: (settings) => settings.prompts,
-    rowLength: promptAndToken,
-    quality: { reward: "higher", solveRate: "higher" },
-    run: grpo,
   }),
   reft: method({
     name: "reft",

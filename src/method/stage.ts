@@ -19,6 +19,8 @@ export interface Stage {
   readonly task: Task;
   /** The weights with which the stage began, frozen; the same in a resumed stage. Asked for before the first step, if at all. */
   startPolicy(): Promise<Policy>;
+  /** Numbers that a method carries from one step to the next. Empty when the stage begins; a checkpoint holds them. */
+  readonly memory: Record<string, number>;
   steps(): AsyncIterable<Step>;
 }
 

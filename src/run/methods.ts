@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { HeadSpec } from "../engine/types.ts";
-import { type Method as MethodEntry, methods as entries } from "../method/index.ts";
+import { groupMethods, type Method as MethodEntry, methods as entries } from "../method/index.ts";
 import type { DataStage } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Problem, Task } from "../task/types.ts";
@@ -63,7 +63,7 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
 /** The methods that a recipe can name. */
 export const methods: Record<string, Method> = {
   sft: method(entries.sft),
-  grpo: method(entries.grpo),
+  ...Object.fromEntries(groupMethods.map((entry) => [entry.name, method(entry)])),
   reft: method(entries.reft),
   selftrain: method(entries.selftrain),
   "selftrain-online": method(entries["selftrain-online"]),

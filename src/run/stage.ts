@@ -22,6 +22,8 @@ export interface StagePosition {
   samplingSteps: number;
   /** Training problems handed out; once the method trains on items of its own, those items. */
   cursor: number;
+  /** What the method carries from one step to the next. */
+  memory: Record<string, number>;
   /** The run's counters when the stage began. */
   atStart: { generated: number; engineSeconds: number };
 }
@@ -123,6 +125,10 @@ export class RunStage implements DataStage {
 
   startPolicy(): Promise<Policy> {
     return this.o.startPolicy();
+  }
+
+  get memory(): Record<string, number> {
+    return this.position.memory;
   }
 
   async *sampling(pass: SamplingPass): AsyncGenerator<Step, void, void> {
