@@ -1,15 +1,14 @@
 import type { z } from "zod";
-import type { Policy } from "../engine/types.ts";
 import type { Segment, Tree } from "../forest/types.ts";
 import { responseRoom, sampleGroups } from "../rollout/single.ts";
 import type { Grade } from "../task/types.ts";
 import { isFlat, overlong } from "./advantages.ts";
-import { firstPassMetrics, klMetrics, rewardMetrics, sampleMetrics } from "./diagnostics.ts";
+import { rewardMetrics, sampleMetrics } from "./diagnostics.ts";
 import { FAMILY, type GroupSettings, groupSettings } from "./family.ts";
 import { type CreditedResponse, klRewards, objective, setFields, tokenAdvantages } from "./parts.ts";
+import { referencePolicy, scoreReference, updatePolicy } from "./policy-update.ts";
 import { questionsOf } from "./sampling.ts";
 import type { Stage, Step } from "./stage.ts";
-import { accumulate, adam } from "./update.ts";
 
 export const grpoSettings = groupSettings(FAMILY.grpo);
 export type GrpoSettings = z.output<typeof grpoSettings>;
@@ -28,15 +27,12 @@ export async function grpo(stage: Stage, settings: GroupSettings): Promise<void>
     const { sampled, places, refills } = await sampleStep(stage, step, settings);
     const kept = places.filter((group) => !(group.flat && settings.dropFlatGroups));
 
-    // Log-probs of the reference policy, where there is a KL penalty.
-    if (reference !== undefined && kept.length > 0) {
-      const trees = kept.map((group) => group.tree);
-      const scores = await step.time("score", () => model.forward(trees, reference));
-      trees.forEach((tree, t) =>
-        tree.segments.forEach((segment, s) => (segment.fields.refLogprobs = scores[t].logprobs[s])),
-      );
-      step.log(klMetrics(trees));
-    }
+    await scoreReference(
+      stage,
+      step,
+      kept.map((group) => group.tree),
+      reference,
+    );
 
     // An advantage for each token, and its weight in its minibatch's mean.
     const responses = credit(stage, kept, settings);
@@ -45,41 +41,14 @@ export async function grpo(stage: Stage, settings: GroupSettings): Promise<void>
       const share = places.slice(m * size, (m + 1) * size).filter((group) => kept.includes(group));
       const credited = share.flatMap((group) => responses.get(group) ?? []);
       setFields(credited, settings, settings.maxTokens);
-      return { trees: share.map((group) => group.tree), carriesWeight: credited.some(carriesWeight) };
+      return { trees: share.map((group) => group.tree), responses: credited };
     });
-
-    // Several passes over the samples, an update for each minibatch.
-    const lr = step.lr();
-    const sums = { loss: 0, gradNorm: 0, updates: 0, clipped: 0, tokens: 0 };
-    await step.time("train", async () => {
-      for (let pass = 0; pass < settings.innerPasses; pass++) {
-        for (const { trees, carriesWeight } of minibatches) {
-          // Nothing to learn from: an update would move the weights by momentum and decay alone.
-          if (!carriesWeight) continue;
-          const result = await accumulate(model, trees, loss, settings.microBatch);
-          const { gradNorm } = await model.optimStep(adam(settings, lr));
-          const { ratio = 0, clipped = 0, tokens = 0 } = result.metrics;
-          if (sums.updates === 0) {
-            step.log({ ...firstPassMetrics(trees, result.scores), ...(tokens > 0 && { ratio: ratio / tokens }) });
-          }
-          sums.loss += result.loss;
-          sums.gradNorm += gradNorm;
-          sums.clipped += clipped;
-          sums.tokens += tokens;
-          sums.updates++;
-        }
-      }
-    });
+    await updatePolicy(stage, step, minibatches, loss, settings);
 
     const forest = sampled.map((group) => group.tree);
     step.log({ ...rewardMetrics(sampled.flatMap((group) => group.grades)), ...sampleMetrics(forest) });
-    step.log({ ...penaltyMetrics(sampled, settings), flatGroups: shareOfFlat(sampled), lr });
+    step.log({ ...penaltyMetrics(sampled, settings), flatGroups: shareOfFlat(sampled) });
     if (settings.refills > 0) step.log({ refills, trainedGroups: kept.length });
-    if (sums.updates > 0) {
-      const { updates, tokens } = sums;
-      step.log({ loss: sums.loss / updates, gradNorm: sums.gradNorm / updates });
-      if (tokens > 0) step.log({ clipFraction: sums.clipped / tokens });
-    }
     step.keep(forest);
   }
 }
@@ -93,11 +62,6 @@ interface Group {
   rewards_G: number[];
   /** The task's rewards are all equal. */
   flat: boolean;
-}
-
-async function referencePolicy(stage: Stage, { beta, reference }: GroupSettings): Promise<Policy | undefined> {
-  if (beta === 0) return undefined;
-  return reference === "base" ? "base" : stage.startPolicy();
 }
 
 /**
@@ -190,9 +154,6 @@ function credit(stage: Stage, groups: Group[], settings: GroupSettings): Map<Gro
     }),
   );
 }
-
-const carriesWeight = ({ response: { fields } }: CreditedResponse) =>
-  "weights" in fields || fields.advantages.some((advantage) => advantage !== 0);
 
 /** Means over the samples of what was taken off their reward by length. */
 function penaltyMetrics(groups: Group[], { overlongPenalty }: GroupSettings): Record<string, number> {

@@ -28,8 +28,13 @@ export function optimizerSettings(defaults: OptimizerDefaults) {
   };
 }
 
+/** What a method's updates read of its settings. */
+export interface OptimizerSettings extends OptimizerDefaults {
+  microBatch?: number;
+}
+
 /** What `optimStep` is asked for at this learning rate. */
-export function adam(settings: OptimizerDefaults, lr: number): OptimSettings {
+export function adam(settings: OptimizerSettings, lr: number): OptimSettings {
   const { betas, eps, weightDecay, maxGradNorm } = settings;
   return { groups: { body: { lr, betas, eps, weightDecay } }, maxGradNorm: maxGradNorm || undefined };
 }
