@@ -4,6 +4,7 @@ import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Problem, Task } from "../task/types.ts";
 import { grpo, grpoSettings } from "./grpo.ts";
+import { motif, motifSettings, roundsRowLength } from "./motif.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
@@ -60,6 +61,15 @@ export const methods = {
     rowLength: promptAndToken,
     quality: { reward: "higher", solveRate: "higher" },
     run: grpo,
+  }),
+  motif: method({
+    name: "motif",
+    settings: motifSettings,
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    rowLength: roundsRowLength,
+    quality: { reward: "higher", solveRate: "higher" },
+    run: motif,
   }),
   reft: method({
     name: "reft",
