@@ -5,6 +5,7 @@ import { encodePrompt } from "../task/prompt.ts";
 import type { Problem, Task } from "../task/types.ts";
 import { FAMILY, groupSettings, type Member } from "./family.ts";
 import { grpo } from "./grpo.ts";
+import { motif, motifSettings, roundsRowLength } from "./motif.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
@@ -66,6 +67,15 @@ export const methods = {
         : sftRoundLength(tokenizer, problem, { rounds, style }, task),
     quality: { loss: "lower" },
     run: sft,
+  }),
+  motif: method({
+    name: "motif",
+    settings: motifSettings,
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    rowLength: roundsRowLength,
+    quality: { reward: "higher", solveRate: "higher" },
+    run: motif,
   }),
   reft: method({
     name: "reft",

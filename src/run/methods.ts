@@ -64,6 +64,7 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
 export const methods: Record<string, Method> = {
   sft: method(entries.sft),
   ...Object.fromEntries(groupMethods.map((entry) => [entry.name, method(entry)])),
+  motif: method(entries.motif),
   reft: method(entries.reft),
   selftrain: method(entries.selftrain),
   "selftrain-online": method(entries["selftrain-online"]),
