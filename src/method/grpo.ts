@@ -18,7 +18,6 @@ export type GrpoSettings = z.output<typeof grpoSettings>;
  * settings alone (`FAMILY`).
  */
 export async function grpo(stage: Stage, settings: GroupSettings): Promise<void> {
-  const { model } = stage;
   const reference = await referencePolicy(stage, settings);
   const loss = objective(settings);
 

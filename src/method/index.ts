@@ -29,6 +29,8 @@ export interface Method<Settings extends z.ZodObject> {
   files?(settings: z.output<Settings>): string[];
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>, task: Task): number;
+  /** Settings that make rows shorter. */
+  shortens?: string[];
   /** What it logs that says how good the weights are, and which way is better. */
   quality: Record<string, "higher" | "lower">;
   /** Samples before it trains: its mark of generated tokens is kept at the stage's end. */
@@ -74,6 +76,7 @@ export const methods = {
     generates: true,
     problemsPerStep: (settings) => settings.prompts,
     rowLength: roundsRowLength,
+    shortens: ["maxTokens", "progressTokens"],
     quality: { reward: "higher", solveRate: "higher" },
     run: motif,
   }),

@@ -160,7 +160,9 @@ export async function continueRounds(
     }
     if (asked.length === 0) break;
     const prompts = asked.map(({ chains: [{ first, rounds }], last }) => {
-      const progress = extractProgress(task, last) ?? rounds.at(-1)?.progress;
+      // The authors' code hands on nothing where a response has nothing between its answer tags.
+      const kept = settings.style === "reference" && task.rounds === undefined ? undefined : rounds.at(-1)?.progress;
+      const progress = extractProgress(task, last) ?? kept;
       return encodeRound(model, task, firsts[first].problem, round, settings, progress);
     });
     const requests = asked.map(({ chains: together, key }, i): SampleRequest => ({

@@ -23,6 +23,8 @@ export interface ConfiguredMethod {
   files: string[];
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem, task: Task): number;
+  /** Settings that make rows shorter. */
+  shortens: string[];
   /** What it logs that says how good the weights are. */
   quality: Record<string, "higher" | "lower">;
   /** Its mark of generated tokens is kept at the stage's end. */
@@ -52,6 +54,7 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         trainsPolicy: entry.trainsPolicy !== false,
         files: entry.files?.(settings) ?? [],
         rowLength: (tokenizer, problem, task) => entry.rowLength(tokenizer, problem, settings, task),
+        shortens: entry.shortens ?? [],
         quality: entry.quality,
         markAtEnd: entry.markAtEnd === true,
         run: (stage) => entry.run(stage, settings),

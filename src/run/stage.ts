@@ -4,7 +4,7 @@ import type { Model, Policy } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
 import { readSamples } from "../eval/samples.ts";
 import type { Forest } from "../forest/types.ts";
-import type { DataStage, DrawingStep, Step, StoredSample } from "../method/stage.ts";
+import type { DataStage, DrawingStep, GradedItem, Step, StoredSample } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Grade, Problem, ProblemSource, Task } from "../task/types.ts";
 import type { RunCounters } from "./counters.ts";
@@ -290,7 +290,8 @@ class RunStep implements DrawingStep {
   private readonly began = performance.now();
   private readonly fractionBefore: number;
   private readonly spent: Partial<Record<Activity, number>> = {};
-  private readonly keys = new Map<Problem, string>();
+  /** Of the problems handed out: ids, told apart where one came twice. */
+  private readonly names = new Map<Problem, string>();
   private readonly timesSeen = new Map<string, number>();
   private readonly graded = new Map<string, number>();
   private rate: number | undefined;
@@ -308,8 +309,7 @@ class RunStep implements DrawingStep {
       const times = (this.timesSeen.get(problem.id) ?? 0) + 1;
       this.timesSeen.set(problem.id, times);
       const own = times === 1 ? problem : { ...problem };
-      const base = `${this.stage.seed}/${this.stage.name}/${this.index}/${problem.id}`;
-      this.keys.set(own, times === 1 ? base : `${base}#${times}`);
+      this.names.set(own, times === 1 ? problem.id : `${problem.id}#${times}`);
       return own;
     });
   }
@@ -329,14 +329,17 @@ class RunStep implements DrawingStep {
   }
 
   key(problem: Problem): string {
-    return this.keys.get(problem) ?? `${this.stage.seed}/${this.stage.name}/${this.index}/${problem.id}`;
+    return `${this.stage.seed}/${this.stage.name}/${this.index}/${this.names.get(problem) ?? problem.id}`;
   }
 
-  grade(items: { problem: Problem; response: string }[]): Promise<Grade[]> {
-    const keyed = items.map(({ problem, response }) => {
-      const sample = this.graded.get(problem.id) ?? 0;
-      this.graded.set(problem.id, sample + 1);
-      return { key: { stage: this.stage.name, step: this.index, problem: problem.id, sample, turn: 0 }, response };
+  grade(items: GradedItem[]): Promise<Grade[]> {
+    const about = { stage: this.stage.name, step: this.index };
+    const keyed = items.map(({ problem, response, sample, turn = 0 }) => {
+      const position = this.graded.get(problem.id) ?? 0;
+      this.graded.set(problem.id, position + 1);
+      // A problem that comes twice has samples of the same numbers.
+      const name = sample === undefined ? problem.id : (this.names.get(problem) ?? problem.id);
+      return { key: { ...about, problem: name, sample: sample ?? position, turn }, response };
     });
     return this.stage.shared.journal.grade(keyed, (missing) => this.stage.task.grade(missing.map((i) => items[i])));
   }

@@ -18,7 +18,7 @@ export interface RoundWording {
 }
 
 /** What of a task the wording depends on. */
-export type RoundTask = Pick<Task, "name" | "grading" | "rounds">;
+export type RoundTask = Pick<Task, "name" | "grading" | "programs" | "rounds">;
 
 /** What round `round` (from 1) of a question is asked; `progress` is that of the round before. */
 export function roundPrompt(
@@ -110,7 +110,7 @@ function questionOf(task: RoundTask, { id, prompt, question }: Problem): string 
 }
 
 /** The text of the last answer tags; everything where there are none. */
-function answerPart(response: string): string {
+export function answerPart(response: string): string {
   const open = response.lastIndexOf("<answer>");
   if (open < 0) return response;
   const from = open + "<answer>".length;
@@ -173,12 +173,19 @@ const NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", 
 /** Structure, tags and markers as the authors' code has them, in other words; the code says "three" and "third" whatever the number of rounds. */
 const referenceWords: Words = {
   system: (rounds) =>
-    [
-      `You are a helpful assistant that solves a question in ${NUMBERS[rounds] ?? rounds} rounds. In every round reason first and then give detailed progress, strictly in this layout:`,
-      LAYOUT,
-      "The user will return the progress as additional context in the next round, and you go on from there. " +
-        `When the user says that it is the final (${ORDINALS[rounds] ?? `${rounds}th`}) round, give an answer inside the answer tags and put the final answer in \\boxed{} as well. Only the boxed answer counts.`,
-    ].join("\n"),
+    rounds === 1
+      ? // That of the authors' GRPO.
+        [
+          "You are a helpful assistant. First think about the question, then answer it, strictly in this layout:",
+          LAYOUT,
+          "Put the final answer in \\boxed{}.",
+        ].join("\n")
+      : [
+          `You are a helpful assistant that solves a question in ${NUMBERS[rounds] ?? rounds} rounds. In every round reason first and then give detailed progress, strictly in this layout:`,
+          LAYOUT,
+          "The user will return the progress as additional context in the next round, and you go on from there. " +
+            `When the user says that it is the final (${ORDINALS[rounds] ?? `${rounds}th`}) round, give an answer inside the answer tags and put the final answer in \\boxed{} as well. Only the boxed answer counts.`,
+        ].join("\n"),
   user: (question, round, rounds, progress) =>
     round === 1
       ? question

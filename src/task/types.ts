@@ -119,6 +119,7 @@ export interface TaskDefinition {
   stop?: string[];
   /** All strings that prompts and responses are made of: the vocabulary of a model made from scratch ("tiny"). */
   vocabulary?: string[];
+  /** Called in the run's own thread, as prompts are made: no deadline guards it. */
   rounds?: RoundsDefinition;
 }
 
