@@ -5,6 +5,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { readRecipe } from "../src/run/recipe.ts";
 import { train } from "../src/run/train.ts";
 import { rifft } from "./helpers/cli.ts";
+import { fixture } from "./local.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-motif-"));
 
@@ -114,9 +115,13 @@ describe("a run in rounds", () => {
 test("budgets that do not fit the context, and a layout that nobody asks for, are refused before any step", async () => {
   const refused = (...changes: string[]) =>
     train(readRecipe(join(dir, "motif.toml"), changes), { run: join(dir, "none") });
-  const words = 'task={ name = "wordproblems", prompt = "chat" }';
-  await expect(refused(words, "motif.maxTokens=150", "context=200")).rejects.toThrow(
-    /needs \d+ tokens in stage 1-motif, and the context holds 200; lower maxTokens or progressTokens, leave it out/,
+  const chat = [
+    `model="${fixture("llama")}"`,
+    "lora={ rank = 2, alpha = 4 }",
+    'task={ name = "wordproblems", prompt = "chat" }',
+  ];
+  await expect(refused(...chat, "motif.maxTokens=100")).rejects.toThrow(
+    /needs \d+ tokens in stage 1-motif, and the context holds 128; lower maxTokens or progressTokens, leave it out/,
   );
   await expect(refused("motif.formatWeight=1")).rejects.toThrow(/words its own rounds/);
   expect(() => readRecipe(join(dir, "motif.toml"), ["motif.maxTokens=[4,4]"])).toThrow(/one for each of 3 rounds/);

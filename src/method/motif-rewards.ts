@@ -1,7 +1,6 @@
-import { extract } from "../grade/index.ts";
-import { motifAnswer, motifBoxed } from "../grade/modes/motif.ts";
 import { UserError } from "../errors.ts";
-import { answerPart, type RoundTask } from "../task/rounds.ts";
+import { answersInTags, boxedGold } from "../task/round-answers.ts";
+import type { RoundTask } from "../task/rounds.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade, Problem } from "../task/types.ts";
 
@@ -49,7 +48,7 @@ export function chainReward(
   }
   const right = solved(grade);
   const accuracy =
-    settings.reward === "paper" ? Number(right) : grade.reward * (insideTags(task, last) ? 1 : settings.outsideTags);
+    settings.reward === "paper" ? Number(right) : grade.reward * (answersInTags(task, last) ? 1 : settings.outsideTags);
   const weight = formatWeight(task, settings);
   const counted = settings.formatRounds === "first" ? [first] : responses;
   const format = counted.reduce((sum, response) => sum + formatReward(response), 0) / counted.length;
@@ -78,24 +77,14 @@ export function formatReward(response: string): number {
   return Number(once && /^\s*<reasoning>[^]*<\/reasoning>\s*<answer>[^]*<\/answer>\s*$/.test(response));
 }
 
-/** Whether the answer that the strict grade takes stands between answer tags; true where nobody asked for tags, or nobody knows where the answer is. */
-function insideTags({ rounds, grading, programs }: RoundTask, response: string): boolean {
-  if (rounds !== undefined || grading === undefined || programs) return true;
-  if (!response.includes("<answer>")) return false;
-  const inside = extract(answerPart(response), grading.strict);
-  return inside === undefined
-    ? extract(response, grading.strict) === undefined
-    : inside.text === extract(response, grading.strict)?.text;
-}
-
 /**
  * Accuracy in the authors' code: 2 where the answer part of the last response holds `\boxed{gold}` literally, 1 where the response holds it elsewhere, else 0; of
  * their GRPO, which has one round: 2 wherever it stands.
  */
 export function referenceAccuracy(response: string, gold: string, rounds: number): number {
-  const anywhere = motifBoxed.equal(gold, response);
-  if (rounds === 1) return anywhere ? 2 : 0;
-  return motifAnswer.equal(gold, motifAnswer.extract(response)) ? 2 : Number(anywhere);
+  const place = boxedGold(response, gold);
+  if (place === "nowhere") return 0;
+  return place === "answer part" || rounds === 1 ? 2 : 1;
 }
 
 /**
