@@ -1,5 +1,4 @@
-import { extract } from "../grade/index.ts";
-import { motifAnswer, motifBoxed } from "../grade/modes/motif.ts";
+import { extract, type ModeName, modeNamed } from "../grade/index.ts";
 import { answerPart, type RoundTask } from "./rounds.ts";
 
 /** Whether the answer that the strict grade takes stands between answer tags; true where nobody asked for tags, or nobody knows where the answer is. */
@@ -12,6 +11,10 @@ export function answersInTags({ rounds, grading, programs }: RoundTask, response
 
 /** Where the literal `\boxed{gold}` stands, as the graders of MOTIF's code look for it: a response without tags is its own answer part. */
 export function boxedGold(response: string, gold: string): "answer part" | "elsewhere" | "nowhere" {
-  if (motifAnswer.equal(gold, motifAnswer.extract(response))) return "answer part";
-  return motifBoxed.equal(gold, response) ? "elsewhere" : "nowhere";
+  const finds = (name: ModeName) => {
+    const { equal, extract } = modeNamed(name);
+    return equal(gold, extract(response));
+  };
+  if (finds("motif-answer")) return "answer part";
+  return finds("motif-math") ? "elsewhere" : "nowhere";
 }
