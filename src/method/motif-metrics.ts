@@ -3,7 +3,7 @@ import type { RoundTask } from "../task/rounds.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade } from "../task/types.ts";
 import { meanAndStd } from "./advantages.ts";
-import { rewardMetrics } from "./diagnostics.ts";
+import { cutMetrics, rewardMetrics } from "./diagnostics.ts";
 import { formatReward } from "./motif-rewards.ts";
 
 /** A chain of responses, [round]. */
@@ -46,7 +46,7 @@ export function roundMetrics(
   for (const { segments, texts } of chains) {
     segments.forEach((segment, r) => responses.set(segment, { text: texts[r], round: r + 1 }));
   }
-  Object.assign(metrics, lengthMetrics([...responses.keys()], ""));
+  Object.assign(metrics, lengthMetrics([...responses.keys()], ""), cutMetrics([...responses.keys()]));
   if (task.rounds === undefined) metrics.tagged = mean([...responses.values()], ({ text }) => formatReward(text));
   for (let round = 1; round <= rounds; round++) {
     const own = [...responses].flatMap(([segment, about]) => (about.round === round ? [segment] : []));

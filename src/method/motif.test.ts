@@ -84,6 +84,8 @@ describe("training", () => {
       ),
     ).toBe(true);
     expect(metrics.trainedResponses).toBe(16);
+    expect(metrics.cutMass).toBeGreaterThan(0);
+    expect(metrics.cutMass).toBeLessThan(0.05);
     const rows = kept
       .slice(0, 4)
       .flatMap(({ segments }) => segments)

@@ -68,29 +68,26 @@ const failureSchema = z.object({
   stage: z.string(),
   step: z.number(),
   problem: z.string(),
-  sample: z.number(),
-  turn: z.literal(0),
   response: z.string(),
   error: z.string(),
 });
 
-/** Why gradings failed, from the journal of verdicts: (stage, step, problem, number among the step's responses to it). */
+/** Why gradings failed, from the journal of verdicts: (stage, step, problem, response). */
 export function readFailures(
   dir: string,
   note: (text: string) => void,
-): (stage: string, step: number, problem: string, sample: number, response: string) => string | undefined {
-  const failures = new Map<string, { response: string; error: string }>();
+): (stage: string, step: number, problem: string, response: string) => string | undefined {
+  const failures = new Map<string, string>();
   const key = (...parts: (string | number)[]) => JSON.stringify(parts);
   for (const line of readJsonLines(join(dir, "verdicts.jsonl"), note)) {
     const parsed = failureSchema.safeParse(line);
     if (!parsed.success) continue;
-    const { stage, step, problem, sample, response, error } = parsed.data;
-    failures.set(key(stage, step, problem, sample), { response, error });
+    const { stage, step, problem, response, error } = parsed.data;
+    failures.set(key(stage, step, problem, response), error);
   }
-  return (stage, step, problem, sample, response) => {
-    const found = failures.get(key(stage, step, problem, sample));
-    if (found === undefined) return undefined;
+  return (stage, step, problem, response) => {
+    if (failures.size === 0) return undefined;
     const digest = createHash("sha256").update(response).digest("hex").slice(0, 16);
-    return found.response === digest ? found.error : undefined;
+    return failures.get(key(stage, step, problem, digest));
   };
 }
