@@ -7,6 +7,7 @@ import { readSamples } from "../eval/samples.ts";
 import { FEWEST_SEEDS } from "../eval/seeds.ts";
 import { recordedSettings } from "../run/evaluation.ts";
 import { type AlsoAt, alsoMeasured } from "./also.ts";
+import { byTag, type TagAt } from "./by-tag.ts";
 import { addCost, type CellResult, type Cost, noCounts } from "./cell.ts";
 import type { Choices, ContrastPower } from "./choose.ts";
 import { BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
@@ -69,6 +70,8 @@ export interface Analysis {
   shared: SharedCost[];
   /** Counted in the budgets of the arms that use them. */
   profiles: SharedCost[];
+  /** The test problems by their tags; descriptive. */
+  tags: TagAt[];
   /** Further evaluations of the final runs. */
   also: AlsoAt[];
   choices: Choices;
@@ -156,6 +159,13 @@ export function analyse(
     contrasts,
     shared: sharedCosts(before.shared, before.profiles, final),
     profiles: profileCosts(before.profiles, final),
+    tags: byTag(
+      arms.map(({ arm, budget }) => ({
+        arm,
+        budget,
+        seeds: at(arm, budget).map(({ dir, mark }) => read(dir, mark.samples, arm).samples),
+      })),
+    ),
     also: alsoMeasured(experiment, final),
     choices,
     notes: [

@@ -10,6 +10,7 @@ import { diskError } from "../run/disk.ts";
 import { readRecord } from "../run/folder.ts";
 import type { AlsoAt } from "./also.ts";
 import type { Analysis, ArmAt, ContrastResult, Ran, SharedCost } from "./analyse.ts";
+import type { TagAt } from "./by-tag.ts";
 import type { Cost } from "./cell.ts";
 import { chart } from "./chart.ts";
 import { curves } from "./curves.ts";
@@ -90,6 +91,7 @@ function pageText(
           "Descriptive: not named before the run, not corrected, no claim.",
           contrastTable(other, false),
         ]),
+    ...tagSection(analysis.tags),
     ...alsoSection(analysis.also),
     "## Cost",
     `Mean over seeds, of what the last stage of an arm took up to each mark. Evaluation is not counted.`,
@@ -279,6 +281,34 @@ function evaluationText(spec: ExperimentFile["dev"]): string {
   const rounds = evaluationRounds(spec, (key) => key);
   const asked = rounds === undefined ? "" : ` a round, ${roundsText(rounds)}`;
   return `${first} problems of the ${split} split, ${n === 1 ? "one sample" : `${n} samples`} each at temperature ${temperature}, at most ${maxTokens} tokens${asked}`;
+}
+
+/** A table for each tag and budget: a row an arm, a column a value. */
+function tagSection(tags: readonly TagAt[]): string[] {
+  const tables = [...new Set(tags.map(({ tag, budget }) => JSON.stringify([tag, budget])))].map((key) => {
+    const of = tags.filter(({ tag, budget }) => JSON.stringify([tag, budget]) === key);
+    const columns = [...new Map(of.map(({ value, problems }) => [value, problems]))];
+    const rows = [...new Set(of.map(({ arm }) => arm))].map((arm) => [
+      arm,
+      ...columns.map(([value]) => {
+        const found = of.find((one) => one.arm === arm && one.value === value);
+        return found === undefined
+          ? ""
+          : `${points(found.mean)} [${points(found.interval.low)}, ${points(found.interval.high)}]`;
+      }),
+    ]);
+    const [{ tag, budget }] = of;
+    return table(
+      [`${cell(tag)}, at equal ${label(budget)}`, ...columns.map(([value, n]) => `${cell(value)} (${n})`)],
+      rows,
+    );
+  });
+  if (tables.length === 0) return [];
+  return [
+    "## Accuracy by tag",
+    "Descriptive: means over seeds in %, with Student's interval over them; in brackets how many test problems.",
+    ...tables,
+  ];
 }
 
 function alsoSection(measured: readonly AlsoAt[]): string[] {
