@@ -88,9 +88,10 @@ export function roundDemonstrations(task: RoundTask, problem: Problem, wording: 
   const steps = lines.length > rounds ? lines : pieces(demonstration, /(?<=\n|[.!?]\s)/);
   const answer = steps.pop() ?? demonstration;
   return Array.from({ length: rounds }, (_, i): RoundDemonstration => {
-    const [from, to] = [i, i + 1].map((part) => Math.round((part * steps.length) / rounds));
+    // Early rounds get more: where there are fewer steps than rounds, the last ones have none.
+    const [from, to] = [i, i + 1].map((part) => Math.ceil((part * steps.length) / rounds));
     const before = steps.slice(0, from).join("").trim() || undefined;
-    const own = steps.slice(from, to).join("").trim();
+    const own = steps.slice(from, to).join("").trim() || "Nothing more is needed.";
     const done = steps.slice(0, to).join("").trim();
     const last = i === rounds - 1;
     return {
