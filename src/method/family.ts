@@ -152,7 +152,11 @@ function contradictions(s: GroupSettings, member: Member): { key: keyof GroupSet
       "overlongBuffer says where overlongPenalty begins, and that is 0",
     ],
     [s.overlongBuffer > s.maxTokens, "overlongBuffer", `overlongBuffer lies within maxTokens, which is ${s.maxTokens}`],
-    [s.prompts % s.minibatches !== 0, "minibatches", `minibatches must divide prompts evenly, which is ${s.prompts}`],
+    [
+      s.prompts % s.minibatches !== 0,
+      "minibatches",
+      `minibatches, which is ${s.minibatches}, must divide prompts evenly, which is ${s.prompts}`,
+    ],
   ];
   return rules.flatMap(([broken, key, why]) => (broken ? [{ key, why }] : []));
 }

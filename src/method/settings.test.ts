@@ -1,4 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { parseRecipe } from "../run/recipe.ts";
+import { FAMILY, groupSettings } from "./family.ts";
 import { grpoSettings } from "./grpo.ts";
 import { sftSettings } from "./sft.ts";
 import { adam } from "./update.ts";
@@ -29,12 +31,10 @@ describe("settings", () => {
   });
 
   test("minibatches divide the prompts", () => {
-    expect(issueOf({ prompts: 6, minibatches: 4 })?.message).toBe("minibatches must divide prompts evenly, which is 6");
+    expect(issueOf({ prompts: 6, minibatches: 4 })?.message).toBe(
+      "minibatches, which is 4, must divide prompts evenly, which is 6",
+    );
     expect(issueOf({ prompts: 6, minibatches: 3 })).toBeUndefined();
-  });
-
-  test("a group of one has no advantage", () => {
-    expect(issueOf({ samples: 1 })).toMatchObject({ path: ["samples"] });
   });
 
   test("maxGradNorm 0 never clips", () => {
@@ -44,5 +44,67 @@ describe("settings", () => {
       maxGradNorm: undefined,
     });
     expect(adam({ ...settings, maxGradNorm: 1 }, 0.5).maxGradNorm).toBe(1);
+  });
+});
+
+describe("parts of the group family that contradict each other are refused, with the reason", () => {
+  const refusal = (method: keyof typeof FAMILY, settings: string) => {
+    const text = `model = "tiny"\ntask = "wordproblems"\n[[stage]]\nmethod = "${method}"\nsteps = 1\n${settings}`;
+    try {
+      parseRecipe(text, { source: "r.toml", baseDir: "/" });
+    } catch (error) {
+      return String(error);
+    }
+    return "";
+  };
+
+  test.each([
+    ["grpo", "samples = 1", /`stage\.1\.samples`: baseline = "group" compares .* needs 2 samples or more, found 1/],
+    ["rloo", "samples = 1", /baseline = "leave-one-out" compares .* needs 2 samples or more/],
+    ["grpo", 'baseline = "batch"', /`stage\.1\.scale`: scale = "group" needs baseline = "group" or "leave-one-out"/],
+    ["reinforce", 'scale = "batch"', /baseline = "running" would count for nothing/],
+    ["reinforce++", "dropFlatGroups = true", /under baseline = "batch" a group of equal rewards does/],
+    ["grpo", "refills = 2", /`stage\.1\.refills`: refills take the places of groups that dropFlatGroups = true/],
+    ["rloo", 'clip = "surrogate"', /`stage\.1\.clipLow`: clip = "surrogate" needs clipLow and clipHigh/],
+    ["rloo", "clipLow = 0.2", /clip = "none" clips nothing, so clipLow would count for nothing/],
+    ["grpo", 'clip = "none"\nclipHigh = 0.3', /clip = "none" clips nothing, so clipHigh would count for nothing/],
+    ["cispo", 'ratio = "sequence"', /needs ratio = "token"/],
+    ["grpo", "overlongBuffer = 0.5", /overlongBuffer says where overlongPenalty begins, and that is 0/],
+    ["dapo", "overlongBuffer = 32\nmaxTokens = 16", /overlongBuffer lies within maxTokens, which is 16/],
+    ["dapo", "overlongBuffer = 1.5", /`stage\.1\.overlongBuffer`: a fraction below 1 of maxTokens, or a whole number/],
+    [
+      "gspo",
+      "prompts = 6",
+      /`stage\.1\.minibatches`: minibatches, which is 4, must divide prompts evenly, which is 6$/,
+    ],
+    ["grpo", 'baseline = "mean"', /`stage\.1\.baseline`: expected one of "group"\|"leave-one-out"\|"batch"\|"running"/],
+    ["dapo", "scaleByStd = false", /unknown key `stage\.1\.scaleByStd`/],
+  ] as const)("%s, %s", (method, settings, message) => {
+    expect(refusal(method, settings)).toMatch(message);
+  });
+
+  test.each([
+    ["grpo", 'clip = "none"'],
+    ["reinforce++", 'baseline = "group"'],
+    ["reinforce++", "samples = 1"],
+    ["reinforce", "samples = 1"],
+    ["rloo", 'clip = "surrogate"\nclipLow = 0.2\nclipHigh = 0.2'],
+    ["grpo", 'ratio = "sequence"\nclip = "none"'],
+  ] as const)("%s, %s can be had", (method, settings) => {
+    expect(refusal(method, settings)).toBe("");
+  });
+
+  test("a member's defaults are its row of the table", () => {
+    for (const member of Object.values(FAMILY)) {
+      const { paper, ...parts } = member;
+      expect(groupSettings(member).parse({})).toMatchObject({ ...parts, prompts: 8, lr: 5e-6 });
+      expect(paper).not.toBe("");
+    }
+  });
+
+  test("a method's name that is nearly right", () => {
+    expect(refusal("grpo", "").length).toBe(0);
+    const text = 'model = "tiny"\ntask = "wordproblems"\n[[stage]]\nmethod = "drgrpo"\nsteps = 1\n';
+    expect(() => parseRecipe(text, { source: "r.toml", baseDir: "/" })).toThrow('did you mean "dr-grpo"?');
   });
 });
