@@ -1,6 +1,8 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parseRecipe } from "../run/recipe.ts";
-import { FAMILY, groupSettings } from "./family.ts";
+import { FAMILY, groupSettings, type Member } from "./family.ts";
 import { grpoSettings } from "./grpo.ts";
 import { sftSettings } from "./sft.ts";
 import { adam } from "./update.ts";
@@ -99,6 +101,19 @@ describe("parts of the group family that contradict each other are refused, with
       const { paper, ...parts } = member;
       expect(groupSettings(member).parse({})).toMatchObject({ ...parts, prompts: 8, lr: 5e-6 });
       expect(paper).not.toBe("");
+    }
+  });
+
+  test("docs/methods/grpo.md has the table", () => {
+    const text = readFileSync(join(import.meta.dirname, "../../docs/methods/grpo.md"), "utf8");
+    const rows = text.split("\n").map((line) => line.split("|").map((cell) => cell.trim()).slice(1, -1)); // prettier-ignore
+    const header = rows.find(([first, second]) => first === "`method`" && second === "paper") ?? [];
+    for (const [name, member] of Object.entries<Member>(FAMILY)) {
+      const row = rows.find((cells) => cells[0] === `\`${name}\`` && cells.length === header.length) ?? [];
+      const { paper, ...parts } = { clipLow: "-", clipHigh: "-", ...member };
+      const named = Object.fromEntries(header.slice(2).map((key, i) => [key.replaceAll("`", ""), row[i + 2]]));
+      expect(row[1]).toContain(paper);
+      expect(named).toEqual(Object.fromEntries(Object.entries(parts).map(([key, value]) => [key, String(value)])));
     }
   });
 
