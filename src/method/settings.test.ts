@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { parseRecipe } from "../run/recipe.ts";
-import { FAMILY, groupSettings, type Member } from "./family.ts";
+import { FAMILY, type Member } from "./family.ts";
 import { grpoSettings } from "./grpo.ts";
 import { sftSettings } from "./sft.ts";
 import { adam } from "./update.ts";
@@ -97,9 +97,10 @@ describe("parts of the group family that contradict each other are refused, with
   });
 
   test("a member's defaults are its row of the table", () => {
-    for (const member of Object.values(FAMILY)) {
-      const { paper, ...parts } = member;
-      expect(groupSettings(member).parse({})).toMatchObject({ ...parts, prompts: 8, lr: 5e-6 });
+    for (const [name, { paper, ...parts }] of Object.entries<Member>(FAMILY)) {
+      const text = `model = "tiny"\ntask = "wordproblems"\n[[stage]]\nmethod = "${name}"\nsteps = 1\n`;
+      const [stage] = parseRecipe(text, { source: "r.toml", baseDir: "/" }).stages;
+      expect(stage.settings).toMatchObject({ ...parts, prompts: 8, lr: 5e-6 });
       expect(paper).not.toBe("");
     }
   });
