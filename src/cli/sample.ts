@@ -71,7 +71,7 @@ async function sampleInRounds(o: Options, rounds: EvaluationRounds): Promise<voi
   if (o.text === true) throw new UserError("sample: rounds are chats; leave --text out");
   const recipe = runRecipe(o.model);
   const own = recipe && (await recipeTask(recipe));
-  const task: RoundTask = own ?? { name: "prompt", grading: { strict: ["boxed"] }, programs: false };
+  const task: RoundTask = own ?? { name: "prompt", grading: { strict: ["boxed"] } };
   try {
     const prompt = { messages: [{ role: "user" as const, content: o.prompt }] };
     const problem: Problem = { id: "prompt", prompt, question: o.prompt };

@@ -38,6 +38,26 @@ export const FAMILY = {
   "reinforce":   { ...plain, paper: "Williams 1992", baseline: "running",    scale: "none",  ratio: "token",    clip: "none",                                      normalize: "sum",        kl: "reward", beta: 0 },
 } satisfies Record<string, Member>;
 
+/** The family in lines for `--help`: a member's name, its parts, where it was published. */
+export function familyLines(): string[] {
+  const rows = Object.entries<Member>(FAMILY).map(([name, m]) => [
+    name,
+    `baseline ${m.baseline}`,
+    `scale ${m.scale}`,
+    `ratio ${m.ratio}`,
+    m.clip === "none" ? "clip none" : `clip ${m.clip} ${m.clipLow} ${m.clipHigh}`,
+    `normalize ${m.normalize}`,
+    m.paper,
+  ]);
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  return rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column]))
+      .join("  ")
+      .trimEnd(),
+  );
+}
+
 /** The settings of a member: the same keys for all, with the member's parts as defaults; the rest is as in MOTIF's vanilla GRPO (arXiv 2507.02851). */
 export function groupSettings(member: Member) {
   return z
@@ -152,7 +172,11 @@ function contradictions(s: GroupSettings, member: Member): { key: keyof GroupSet
       "overlongBuffer says where overlongPenalty begins, and that is 0",
     ],
     [s.overlongBuffer > s.maxTokens, "overlongBuffer", `overlongBuffer lies within maxTokens, which is ${s.maxTokens}`],
-    [s.prompts % s.minibatches !== 0, "minibatches", `minibatches must divide prompts evenly, which is ${s.prompts}`],
+    [
+      s.prompts % s.minibatches !== 0,
+      "minibatches",
+      `minibatches, which is ${s.minibatches}, must divide prompts evenly, which is ${s.prompts}`,
+    ],
   ];
   return rules.flatMap(([broken, key, why]) => (broken ? [{ key, why }] : []));
 }

@@ -3,7 +3,7 @@ import type { HeadSpec } from "../engine/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Problem, Task } from "../task/types.ts";
-import { FAMILY, groupSettings, type Member } from "./family.ts";
+import { FAMILY, groupSettings } from "./family.ts";
 import { grpo } from "./grpo.ts";
 import { motif, motifSettings, roundsRowLength } from "./motif.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
@@ -42,10 +42,11 @@ const method = <Settings extends z.ZodObject>(entry: Method<Settings>) => entry;
 
 const promptAndToken = (tokenizer: Tokenizer, problem: Problem) => encodePrompt(tokenizer, problem).length + 1;
 
-const groupMethod = (name: string, member: Member) =>
+/** GRPO or one of its relatives. */
+const groupMethod = (name: keyof typeof FAMILY) =>
   method({
     name,
-    settings: groupSettings(member),
+    settings: groupSettings(FAMILY[name]),
     generates: true,
     problemsPerStep: (settings) => settings.prompts,
     rowLength: promptAndToken,
@@ -53,10 +54,7 @@ const groupMethod = (name: string, member: Member) =>
     run: grpo,
   });
 
-/** GRPO and its relatives. */
-export const groupMethods = Object.entries(FAMILY).map(([name, member]) => groupMethod(name, member));
-
-/** The methods that a recipe can name, beside the group's. */
+/** The methods that a recipe can name. */
 export const methods = {
   sft: method({
     name: "sft",
@@ -80,6 +78,14 @@ export const methods = {
     quality: { reward: "higher", solveRate: "higher" },
     run: motif,
   }),
+  grpo: groupMethod("grpo"),
+  "dr-grpo": groupMethod("dr-grpo"),
+  dapo: groupMethod("dapo"),
+  gspo: groupMethod("gspo"),
+  cispo: groupMethod("cispo"),
+  rloo: groupMethod("rloo"),
+  "reinforce++": groupMethod("reinforce++"),
+  reinforce: groupMethod("reinforce"),
   reft: method({
     name: "reft",
     settings: reftSettings,

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import type { HeadSpec } from "../engine/types.ts";
-import { groupMethods, type Method as MethodEntry, methods as entries } from "../method/index.ts";
+import { type Method as MethodEntry, methods as entries } from "../method/index.ts";
 import type { DataStage } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Problem, Task } from "../task/types.ts";
@@ -56,7 +56,7 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         rowLength: (tokenizer, problem, task) => entry.rowLength(tokenizer, problem, settings, task),
         shortens: entry.shortens ?? [],
         quality: entry.quality,
-        markAtEnd: entry.markAtEnd === true,
+        markAtEnd: entry.markAtEnd === true || !entry.generates,
         run: (stage) => entry.run(stage, settings),
       };
     },
@@ -66,7 +66,14 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
 /** The methods that a recipe can name. */
 export const methods: Record<string, Method> = {
   sft: method(entries.sft),
-  ...Object.fromEntries(groupMethods.map((entry) => [entry.name, method(entry)])),
+  grpo: method(entries.grpo),
+  "dr-grpo": method(entries["dr-grpo"]),
+  dapo: method(entries.dapo),
+  gspo: method(entries.gspo),
+  cispo: method(entries.cispo),
+  rloo: method(entries.rloo),
+  "reinforce++": method(entries["reinforce++"]),
+  reinforce: method(entries.reinforce),
   motif: method(entries.motif),
   reft: method(entries.reft),
   selftrain: method(entries.selftrain),

@@ -7,6 +7,7 @@ import type { Forest } from "../forest/types.ts";
 import type { DataStage, DrawingStep, GradedItem, Step, StoredSample } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Grade, Problem, ProblemSource, Task } from "../task/types.ts";
+import { AlarmWatch } from "./alarms.ts";
 import type { RunCounters } from "./counters.ts";
 import type { RunFolder } from "./folder.ts";
 import type { VerdictJournal } from "./journal.ts";
@@ -72,6 +73,7 @@ export class RunStage implements DataStage {
   readonly position: StagePosition;
   private readonly o: StageOptions;
   private order: Order;
+  private readonly alarms = new AlarmWatch();
   private current: RunStep | undefined;
   /** The pass of sampling in progress. */
   private pass: SamplingPass | undefined;
@@ -86,6 +88,7 @@ export class RunStage implements DataStage {
     this.task = options.task;
     this.source = options.source;
     this.position = options.position;
+    for (const metrics of options.folder.metricsOf(this.name)) this.alarms.next(this.name, metrics);
     if (options.source.size === 0) throw new UserError("the training split has no problems");
     this.order = new Order(options.source.size, `${options.seed}/${this.name}`);
     if (options.recipe.budget.kind === "epochs" && options.source.size === Infinity) {
@@ -274,6 +277,7 @@ export class RunStage implements DataStage {
       index: step.index - first,
       done: this.pass === undefined ? this.done : Math.min(1, this.sampledShare(this.pass)),
       metrics: step.metrics,
+      alarms: this.alarms.next(this.name, step.metrics),
       seconds,
       generated: counts.generated - before.generated,
       trained: counts.trained - before.trained,

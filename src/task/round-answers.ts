@@ -3,7 +3,7 @@ import { answerPart, type RoundTask } from "./rounds.ts";
 
 /** Whether the answer that the strict grade takes stands between answer tags; true where nobody asked for tags, or nobody knows where the answer is. */
 export function answersInTags({ rounds, grading, programs }: RoundTask, response: string): boolean {
-  if (rounds !== undefined || grading === undefined || programs) return true;
+  if (rounds !== undefined || grading === undefined || programs === true) return true;
   const answer = extract(response, grading.strict)?.text;
   if (!response.includes("<answer>")) return answer === undefined;
   return extract(answerPart(response), grading.strict)?.text === answer;

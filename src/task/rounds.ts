@@ -18,7 +18,7 @@ export interface RoundWording {
 }
 
 /** What of a task the wording depends on. */
-export type RoundTask = Pick<Task, "name" | "grading" | "programs" | "rounds">;
+export type RoundTask = Pick<Task, "name" | "grading" | "rounds"> & Partial<Pick<Task, "programs">>;
 
 /** What round `round` (from 1) of a question is asked; `progress` is that of the round before. */
 export function roundPrompt(
