@@ -83,17 +83,26 @@ export { selftrain, type SelftrainSettings } from "./method/selftrain.ts";
 export { onlineSelftrain, type OnlineSelftrainSettings } from "./method/selftrain-online.ts";
 export { reft, type ReftSettings } from "./method/reft.ts";
 export { rerank, type RerankSettings } from "./method/rerank.ts";
-export { explainedVariance, gae, groupAdvantages, tokenWeights, whiten } from "./method/advantages.ts";
+export {
+  explainedVariance,
+  gae,
+  groupAdvantages,
+  leaveOneOutAdvantages,
+  overlong,
+  tokenWeights,
+  whiten,
+} from "./method/advantages.ts";
 export {
   cispo,
   clippedValue,
   type ClipThresholds,
   crossEntropy,
-  grpoLoss,
+  gspo,
   importanceSampling,
   ppo,
   ppoValue,
   valuesBefore,
+  withKl,
 } from "./method/losses.ts";
 export type { DataStage, DrawingStep, Stage, Step, StoredSample } from "./method/stage.ts";
 

@@ -68,7 +68,7 @@ describe("which samples are kept", () => {
             const firsts = right.filter((text, i) => right.findIndex((other) => other.trim() === text.trim()) === i);
             expect(selected[g].problem).toBe(`p${g}`);
             expect(selected[g].unique).toBe(firsts.length);
-            expect(selected[g].kept.map(textOf)).toEqual(firsts.slice(0, keep));
+            expect(selected[g].kept.map(([{ target }]) => textOf(target))).toEqual(firsts.slice(0, keep));
             expect([...selected[g].texts]).toEqual(firsts.slice(0, keep).map((text) => text.trim()));
           });
         },

@@ -11,6 +11,7 @@ import { commonsenseqa, gpqa, mmluPro } from "./choice.ts";
 import { gradingSchema } from "./grading.ts";
 import { gsm8k } from "./gsm8k.ts";
 import { dataFileOptions, dataFileTask } from "./data-file.ts";
+import { listOptions, lists } from "./lists.ts";
 import { poolGrader } from "./pool.ts";
 import { aime2024, amc, math, math500, olympiadbench } from "./math.ts";
 import { mathqa, mathqaNumeric } from "./mathqa.ts";
@@ -46,6 +47,7 @@ const builtIn: Record<string, Load> = {
   wordproblems: (spec, source, { seed }) => wordProblems(parseStrict(wordProblemOptions, spec, source), seed),
   tagged: (spec, source, { seed }) => tagged(parseStrict(taggedOptions, spec, source), seed),
   arithmetic: (spec, source, { seed }) => arithmetic(parseStrict(arithmeticOptions, spec, source), seed),
+  lists: (spec, source, { seed }) => lists(parseStrict(listOptions, spec, source), seed),
   mathqa: published(mathqa),
   "mathqa-numeric": published(mathqaNumeric),
   math: published(math),
