@@ -15,7 +15,7 @@ export interface TagAt {
 }
 
 /** Tags with more values than this say little in a table. */
-const MOST_VALUES = 12;
+const MOST_VALUES = 8;
 
 /** Accuracy by tag. `runs`: of an arm at a budget, each seed's samples. */
 export function byTag(runs: readonly { arm: string; budget: BudgetName; seeds: EvaluatedSample[][] }[]): TagAt[] {
