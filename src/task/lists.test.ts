@@ -123,7 +123,10 @@ describe("lists", () => {
 
   test.each([
     [{ items: [9, 3] }, /the least must not be above the most/],
-    [{ items: [20, 26], numbers: [10, 40], roundLength: 90 }, /a round of the longest list needs 104 characters for a single step/],
+    [
+      { items: [20, 26], numbers: [10, 40], roundLength: 90 },
+      /a round of the longest list needs 104 characters for a single step/,
+    ],
     [{ items: [20, 26], roundLength: 150 }, /most sums would be larger than 999/],
     [{ pace: [0, 0] }, /a weight above 0/],
     [{ numbers: [5, 20] }, /10/],
