@@ -18,6 +18,7 @@ import { mathqa, mathqaNumeric } from "./mathqa.ts";
 import { DATA_EXTENSIONS } from "./read.ts";
 import { svamp } from "./svamp.ts";
 import type { Grading, Task, TaskDefinition } from "./types.ts";
+import { tagged, taggedOptions } from "./tagged.ts";
 import { wordProblemOptions, wordProblems } from "./wordproblems.ts";
 
 export interface LoadOptions {
@@ -44,6 +45,7 @@ const builtIn: Record<string, Load> = {
   gsm8k: published(gsm8k),
   svamp: published(svamp),
   wordproblems: (spec, source, { seed }) => wordProblems(parseStrict(wordProblemOptions, spec, source), seed),
+  tagged: (spec, source, { seed }) => tagged(parseStrict(taggedOptions, spec, source), seed),
   arithmetic: (spec, source, { seed }) => arithmetic(parseStrict(arithmeticOptions, spec, source), seed),
   lists: (spec, source, { seed }) => lists(parseStrict(listOptions, spec, source), seed),
   mathqa: published(mathqa),
