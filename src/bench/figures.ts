@@ -285,13 +285,13 @@ const value: Figure = {
 const motifStep: Figure = {
   name: "motif-step",
   about:
-    "MOTIF, LoRA r16: 8 first responses x 4 continuations, 3 rounds of 64 tokens, all trained, against its calls of the engine alone",
+    "MOTIF, LoRA r16: 8 first responses x 4 continuations, 3 rounds of 64 tokens, the first trained, against its calls of the engine alone",
   core: false,
   config: SMOLLM2_135M,
   gemmRows: [],
   bandwidth: false,
   repeats: 5,
-  seconds: 300,
+  seconds: 200,
   lines: (m) => [
     { ...timed("step", "s", m.median("seconds"), { seconds: m.median("parts"), is: "its parts" }), atMost: 1.1 },
     { what: "sampling", value: m.median("sample"), unit: "s" },

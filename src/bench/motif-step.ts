@@ -20,7 +20,7 @@ export interface MotifShape {
 }
 
 /**
- * A step of the MOTIF method on one question, every round trained, and then its parts: the calls that the step made of the engine, with the same requests
+ * A step of the MOTIF method on one question, first responses trained as in the paper, and then its parts: the calls that the step made of the engine, with the same requests
  * and trees, so that batches and lengths are the same, and nothing between them.
  */
 export async function motifWorkload(
@@ -35,7 +35,6 @@ export async function motifWorkload(
     continuations,
     rounds,
     maxTokens: response,
-    trainRounds: "all",
   });
   const words: RoundsDefinition = {
     prompt: ({ question = "" }, round, _, handed) => ({ text: [question, `${round}`, handed ?? ""].join(" ").trim() }),

@@ -33,20 +33,6 @@ const parse = (changed: Partial<Record<keyof typeof parts, string>> = {}) =>
   parseExperiment(Object.values({ ...parts, ...changed }).join("\n"), { source: "x.toml", baseDir: dir });
 
 describe("an experiment file", () => {
-  test("where generated tokens are the only budget, an arm that generates nothing ends by a length of its own", () => {
-    const experiment = parse({
-      budgets: "budgets = { generatedTokens = 9 }",
-      contrast: parts.contrast.replace("engineSeconds", "generatedTokens"),
-      sft: `${parts.sft}\nsteps = 40\npatience = 3\nschedule = { kind = "cosine" }`,
-      final: `${parts.final}\ncurve = { every = 5 }`,
-    });
-    const [sft, , grpo] = armRecipes(experiment);
-    expect(sft.budgets).toEqual(["generatedTokens"]);
-    const stage = sft.recipe(0, sft.budgets).stages[1];
-    expect(stage).toMatchObject({ budget: { kind: "steps", amount: 40 }, patience: 3, markAtEnd: true });
-    expect(grpo.recipe(0, grpo.budgets).stages[1].budget).toEqual({ kind: "generatedTokens", amount: 9 });
-  });
-
   test("arms asked in their own way, and final runs in further ways", () => {
     const inRounds = parts.grpo.replace(
       'name = "grpo"',
@@ -89,6 +75,20 @@ describe("an experiment file", () => {
     ['{ name = "a", n = 3, temperature = 0 }', /at temperature 0 all samples/],
   ])("also = [%s] is refused", (line, message) => {
     expect(() => parse({ head: `${parts.head}\nalso = [${line}]` })).toThrow(message);
+  });
+
+  test("where generated tokens are the only budget, an arm that generates nothing ends by a length of its own", () => {
+    const experiment = parse({
+      budgets: "budgets = { generatedTokens = 9 }",
+      contrast: parts.contrast.replace("engineSeconds", "generatedTokens"),
+      sft: `${parts.sft}\nsteps = 40\npatience = 3\nschedule = { kind = "cosine" }`,
+      final: `${parts.final}\ncurve = { every = 5 }`,
+    });
+    const [sft, , grpo] = armRecipes(experiment);
+    expect(sft.budgets).toEqual(["generatedTokens"]);
+    const stage = sft.recipe(0, sft.budgets).stages[1];
+    expect(stage).toMatchObject({ budget: { kind: "steps", amount: 40 }, patience: 3, markAtEnd: true });
+    expect(grpo.recipe(0, grpo.budgets).stages[1].budget).toEqual({ kind: "generatedTokens", amount: 9 });
   });
 
   test("arms, settings and marks: an arm that generates nothing has seconds alone", () => {
