@@ -95,7 +95,8 @@ const rules: AlarmRule[] = [
     raised: (_, { start, recent }) => {
       const [before, now] = [start("reward"), recent("reward")];
       const [solvedBefore, solvedNow] = [start("solveRate"), recent("solveRate")];
-      if (before === undefined || now === undefined || solvedBefore === undefined || solvedNow === undefined) return false;
+      if (before === undefined || now === undefined || solvedBefore === undefined || solvedNow === undefined)
+        return false;
       return now > before && solvedNow <= solvedBefore - HACKING_ALARM;
     },
     inARow: 3,
