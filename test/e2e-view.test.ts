@@ -170,8 +170,8 @@ describe.each(engines)("the page in %s", (engine, start) => {
       expect.stringMatching(/^2 #1b/),
       expect.stringMatching(/^2 #2c/),
       expect.stringMatching(/^3 1-grpo/),
-      expect.stringMatching(/^4 #1a/),
-      expect.stringMatching(/^4 #2b/),
+      expect.stringMatching(/^4 round 2/),
+      expect.stringMatching(/^4 round 2/),
       expect.stringMatching(/^1 #3###/),
     ]);
     // The path of the second leaf of the branch, and what it caused.
