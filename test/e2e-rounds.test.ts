@@ -15,7 +15,7 @@ const samplesIn = (out: string): string => {
   return join(folder, name ?? "none");
 };
 const evaluation = (out: string, ...more: string[]): string[] => [
-  ..."eval --model tiny --task lists --limit 24 --n 32 --max-tokens 12 --rounds 3 --json".split(" "),
+  ..."eval --model tiny --task lists --limit 12 --n 32 --max-tokens 12 --rounds 3 --json".split(" "),
   ...more,
   "--out",
   join(dir, out),
@@ -41,7 +41,7 @@ describe("an evaluation in rounds", () => {
     const value = (name: string, round?: number) =>
       report.measures.find((m) => m.name === name && m.round === round)?.value ?? NaN;
     const { samples } = readSamples(samplesIn("whole"));
-    expect(samples).toHaveLength(24 * 32);
+    expect(samples).toHaveLength(12 * 32);
     expect(samples.every(({ rounds }) => rounds?.length === 2)).toBe(true);
     expect(value("rounds")).toBe(3);
     const perRound = [1, 2, 3].map((round) => value("round tokens", round));
@@ -50,9 +50,9 @@ describe("an evaluation in rounds", () => {
     const record = z
       .looseObject({ cost: z.looseObject({ generated: z.number(), prefilled: z.number(), samples: z.number() }) })
       .parse(JSON.parse(readFileSync(samplesIn("whole").replace(/jsonl$/, "json"), "utf8")));
-    expect(record.cost.generated).toBeCloseTo(24 * value("tokens"), 6);
+    expect(record.cost.generated).toBeCloseTo(12 * value("tokens"), 6);
     expect(record.cost.prefilled).toBeGreaterThan(0);
-    expect(record.cost.prefilled).toBeLessThanOrEqual(24 * value("prompt tokens"));
+    expect(record.cost.prefilled).toBeLessThanOrEqual(12 * value("prompt tokens"));
   });
 
   test("killed in the middle and run again it ends with the same bytes", async () => {
@@ -66,7 +66,7 @@ describe("an evaluation in rounds", () => {
     expect(killed.signal).toBe("SIGKILL");
     expect(readFileSync(samplesIn("killed")).length).toBeLessThan(bytes.length);
     const again = await rifft(evaluation("killed"));
-    expect(again.stderr).toMatch(/^\d+ of 768 samples are in .* already\n$/);
+    expect(again.stderr).toMatch(/^\d+ of 384 samples are in .* already\n$/);
     expect(again.stdout).toBe(whole.stdout);
     expect(readFileSync(samplesIn("killed")).equals(bytes)).toBe(true);
   });
