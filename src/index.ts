@@ -76,6 +76,16 @@ export { validateForest } from "./forest/validate.ts";
 export { decodeTree, encodeTree } from "./forest/json.ts";
 
 // Methods, and what they are made of.
+export {
+  answerInRounds,
+  type Chain,
+  type Continued,
+  continueRounds,
+  type FirstResponse,
+  type RoundResponse,
+  type RoundsSampling,
+  type RoundsSettings,
+} from "./rollout/rounds.ts";
 export { sampleGroups, type GroupRollout, type SamplingSettings } from "./rollout/single.ts";
 export { sft, type SftSettings } from "./method/sft.ts";
 export { grpo, type GrpoSettings } from "./method/grpo.ts";

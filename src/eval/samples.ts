@@ -89,6 +89,7 @@ const response = {
   strict: answerGradeSchema,
   flexible: answerGradeSchema.optional(),
 };
+
 export const programResultSchema: z.ZodType<ProgramResult> = z.strictObject({
   answer: z.string().optional(),
   failure: z.string().optional(),
