@@ -79,7 +79,6 @@ test("the terminal gets short lines without control characters, and colour where
   for (const width of [20, 40, 120]) {
     const text = treeText(shown, { width, colour: false });
     expect(Math.max(...text.split("\n").map((line) => Array.from(line).length))).toBeLessThanOrEqual(width);
-    // oxlint-disable-next-line no-control-regex
     expect(text).not.toMatch(/[\u001b\u202e]/);
   }
   expect(treeText(shown, { width: 120, colour: false }).split("\n")).toEqual([
