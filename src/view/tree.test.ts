@@ -14,15 +14,20 @@ const evil = "<script>alert(1)</script>\u001b[31m\u202e";
 const vocabulary = ["1+1?", "<next_step>", "<output>", "</output>", "</next_step>", "2", "3", evil, "\n"];
 const node = (parent: number, texts: string[], outcome: Record<string, number>) =>
   words(vocabulary, parent, texts, { outcome });
+/** As a search stores them: no end token. */
+const step = (parent: number, texts: string[], outcome?: Record<string, number>) => {
+  const { tokens, logprobs, ...rest } = words(vocabulary, parent, texts);
+  return { ...rest, tokens: tokens.slice(0, -1), logprobs: logprobs?.slice(0, -1), stop: undefined, outcome };
+};
 
 /** Two texts of one function; the second has an answer. */
 const searched = tree(`${STAGE}/0/0`, "p", [
   words(vocabulary, -1, ["1+1?"]),
-  words(vocabulary, 0, ["<next_step>"]),
-  node(1, [evil, "</next_step>"], { node: 1, visits: 1, value: 0, prior: 0.25, reward: 0, rollouts: 1, finished: 0 }),
-  node(1, ["2", "</next_step>"], { node: 2, visits: 3, value: 1, prior: 0.75 }),
-  words(vocabulary, 3, ["<output>"]),
-  node(4, ["2", "</output>"], { node: 3, visits: 3, value: 1, prior: 1, reward: 1, rollouts: 3, finished: 1 }),
+  step(0, ["<next_step>"]),
+  step(1, [evil, "</next_step>"], { node: 1, visits: 1, value: 0, prior: 0.25, reward: 0, rollouts: 1, finished: 0 }),
+  step(1, ["2", "</next_step>"], { node: 2, visits: 3, value: 1, prior: 0.75 }),
+  step(3, ["<output>"]),
+  step(4, ["2", "</output>"], { node: 3, visits: 3, value: 1, prior: 1, reward: 1, rollouts: 3, finished: 1 }),
 ]);
 const sampled = tree(`${STAGE}/0/1`, "q", [
   words(vocabulary, -1, ["1+1?"]),
@@ -69,7 +74,11 @@ test("other forests are drawn as they are: samples by their functions, rounds be
   expect(trees).toHaveLength(1);
   const [{ roots }] = trees;
   expect(roots).toMatchObject([
-    { label: "policy", text: "3", children: [{ label: "tree", children: [{ label: "policy", text: "2" }] }] },
+    {
+      label: "policy",
+      text: "3<|endoftext|>",
+      children: [{ label: "tree", children: [{ label: "policy", reward: 1 }] }],
+    },
     { label: "output", reward: 1 },
   ]);
 });
