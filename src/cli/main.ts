@@ -14,6 +14,7 @@ import { sampleCommand } from "./sample.ts";
 import { scoreCommand } from "./score.ts";
 import { taskCommand } from "./task.ts";
 import { trainCommand } from "./train.ts";
+import { treeCommand } from "./tree.ts";
 import { viewCommand } from "./view.ts";
 
 /** Exit codes: 1 what a UserError says, 2 a mistake on the command line, 70 a defect of rifft. */
@@ -31,6 +32,7 @@ async function main(args: string[]): Promise<number> {
     taskCommand,
     compareCommand,
     viewCommand,
+    treeCommand,
     experimentCommand,
     sampleCommand,
     scoreCommand,

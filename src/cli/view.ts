@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { UserError } from "../errors.ts";
@@ -9,7 +9,7 @@ import { comparisonView, evaluationView } from "../view/evaluation.ts";
 import { MARK, type View, viewPage } from "../view/page.ts";
 import { runView } from "../view/run.ts";
 import { comparedSettings, openEvaluation, samplesFile, wholeProblems } from "./evaluation.ts";
-import { printResult, writePage } from "./output.ts";
+import { checkFree, printResult, writePage } from "./output.ts";
 
 interface Options {
   out?: string;
@@ -73,7 +73,7 @@ async function open(paths: string[], o: Options): Promise<{ view: View; page: st
   }
   if (second === undefined && isRunFolder(resolve(first))) {
     const page = at(first, "view.html");
-    checkFree(page);
+    checkFree(page, MARK, "rifft view", "--out");
     return { view: await runView(first, { steps: o.steps }), page };
   }
   if (o.steps !== undefined) {
@@ -94,25 +94,13 @@ async function open(paths: string[], o: Options): Promise<{ view: View; page: st
   const name = basename(file, ".jsonl");
   if (second === undefined) {
     const page = at(dirname(file), `${name}.html`);
-    checkFree(page);
+    checkFree(page, MARK, "rifft view", "--out");
     const { samples, settings, notes } = wholeProblems(file);
     return { view: await evaluationView(reportOf(settings, samples), samples, notes), page };
   }
   const page = at(dirname(file), `${name}-compared.html`);
-  checkFree(page);
+  checkFree(page, MARK, "rifft view", "--out");
   const [a, b] = [openEvaluation(first), openEvaluation(second)];
   const comparison = compareEvaluations(a, b, { grading: o.grading, allow: o.allow ?? [] });
   return { view: await comparisonView(a, b, comparison), page };
-}
-
-/** Refuses to write over anything but a page of this command. */
-function checkFree(path: string): void {
-  if (!existsSync(path)) return;
-  if (!statSync(path).isFile()) throw new UserError(`${path} is a folder: name a file with --out`);
-  const head = Buffer.alloc(2000);
-  const file = openSync(path, "r");
-  const read = readSync(file, head, 0, head.length, 0);
-  closeSync(file);
-  if (head.toString("utf8", 0, read).includes(MARK)) return;
-  throw new UserError(`${path} exists and is not a page of rifft view: name another file with --out, or remove it`);
 }

@@ -15,6 +15,16 @@ const problemSchema: z.ZodType<Problem> = z.strictObject({
     z.strictObject({ text: z.string().min(1), prefill }),
   ]),
   demonstrations: z.array(z.string().min(1)).optional(),
+  masks: z
+    .array(
+      z
+        .array(z.tuple([z.int().min(0), z.int().positive()]))
+        .refine(
+          (spans) => spans.every(([start, end], i) => start < end && (i === 0 || spans[i - 1][1] <= start)),
+          "expected spans [start, end) in their order, none empty and none in another",
+        ),
+    )
+    .optional(),
   answer: z.string().optional(),
   question: z.string().optional(),
   options: z.array(z.string()).min(2).optional(),

@@ -73,7 +73,7 @@ function distinct(generator: Generator, split: Split, key: string, count: number
 }
 
 function undemonstrated(problem: Problem): Problem {
-  const { demonstrations: _, ...rest } = problem;
+  const { demonstrations: _, masks: __, ...rest } = problem;
   return rest;
 }
 

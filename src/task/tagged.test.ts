@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { addTokens } from "../model/add-tokens.ts";
 import { tinyFiles } from "../model/tiny.ts";
-import { G2, parseStrict, type Step, TAG_TOKENS, validate } from "../tags/index.ts";
+import { G2, parseStrict, serialize, type Step, TAG_TOKENS, validate } from "../tags/index.ts";
 import { loadTask } from "./load.ts";
 import { encodePrompt, encodeResponse } from "./prompt.ts";
 import type { Problem } from "./types.ts";
@@ -46,6 +46,10 @@ describe("demonstrations with functional tokens", () => {
       expect(validate(steps, G2)).toBeUndefined();
       expect(grades[i].reward).toBe(1);
       for (const { fn } of steps) functions.add(fn);
+      const [text] = problem.demonstrations ?? [];
+      // Out of the loss is each wrong block, with its tags.
+      const masked = problem.masks?.[0].map(([start, end]) => text.slice(start, end)) ?? [];
+      expect(masked).toEqual(wrongOf(problem).map((at) => serialize([steps[at]], "tokens")));
     }
     expect(functions.size).toBe(8);
   });

@@ -150,10 +150,12 @@ function taggedProblem(id: string, key: string, options: TaggedOptions): Problem
   const story = tell(level, draw);
   const text = [...story.sentences, story.question].join(" ");
   const { steps, wrong } = pathOf(story, options, draw);
+  const before = (step: number) => serialize(steps.slice(0, step), "tokens").length;
   return {
     id,
     prompt: { text: `${text}\n` },
     demonstrations: [serialize(steps, "tokens")],
+    masks: [wrong.map((at) => [before(at), before(at + 1)])],
     answer: String(story.values[story.values.length - 1]),
     question: text,
     tags: { level: String(level) },

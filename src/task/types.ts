@@ -16,6 +16,8 @@ export interface Problem {
   prompt: Prompt;
   /** SFT's targets: whole responses (without the prefill). */
   demonstrations?: string[];
+  /** For each demonstration the spans, in characters [start, end), that are context only: read, and out of SFT's loss. */
+  masks?: (readonly [start: number, end: number])[][];
   /** The gold: what the reward compares with. */
   answer?: string;
   /** The question by itself, without instructions and examples, where the prompt holds more. */
