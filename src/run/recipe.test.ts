@@ -149,12 +149,15 @@ describe("parseRecipe", () => {
       },
     });
     expect(recipeTable(read(recipeToml(recipe)))).toEqual(recipeTable(recipe));
-    const marks = "marks = { engineSeconds = 60 }\n";
+    const one = read(marked('marks = { generatedTokens = 1e6 }\nschedule = { kind = "cosine" }'));
+    expect(one.stages[0].budget).toEqual({ kind: "generatedTokens", amount: 1e6 });
+    expect(recipeTable(read(recipeToml(one)))).toEqual(recipeTable(one));
+    const marks = "marks = { generatedTokens = 1e6, engineSeconds = 60 }\n";
     for (const [rest, message] of [
-      ['schedule = { kind = "cosine" }', "`stage.1.schedule`: marks need a constant learning rate"],
+      ['schedule = { kind = "cosine" }', "`stage.1.schedule`: several marks need a constant learning rate"],
       [
         "schedule = { kind = 'constant', warmup = 0.1 }",
-        "`stage.1.schedule.warmup`: with marks a warm-up is a whole number",
+        "`stage.1.schedule.warmup`: with several marks a warm-up is a whole number",
       ],
       ["stopAt = 3", "`stage.1.stopAt`: a stage with marks ends when the last is passed"],
       ["patience = 3", "`stage.1.patience`: a stage with marks ends when the last is passed"],

@@ -236,7 +236,7 @@ function parseStage(raw: Record<string, unknown>, index: number, source: string)
   }
   if (configured.markAtEnd && common.generatedTokens !== undefined) {
     throw new UserError(
-      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds, and cap its sampling with sampleTokens`,
+      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds${"sampleTokens" in configured.settings ? ", and cap its sampling with sampleTokens" : ""}`,
     );
   }
   const measures = given.map((kind): Measure => ({ kind, amount: common[kind] ?? 0 }));
@@ -387,8 +387,8 @@ export function recipeTable(recipe: Recipe): Record<string, unknown> {
 
 /** The keys that say how long a stage runs; its marks stand for themselves. */
 function budgetTable({ budget, marks = {} }: StageRecipe): Record<string, number> {
-  const measures = budget.kind === "marks" ? budget.measures.filter(({ kind }) => !(kind in marks)) : [budget];
-  return Object.fromEntries(measures.map(({ kind, amount }) => [kind, amount]));
+  const measures = budget.kind === "marks" ? budget.measures : [budget];
+  return Object.fromEntries(measures.filter(({ kind }) => !(kind in marks)).map(({ kind, amount }) => [kind, amount]));
 }
 
 /** The complete recipe as TOML. */
