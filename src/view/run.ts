@@ -4,6 +4,7 @@ import { z } from "zod";
 import { problemFields } from "../eval/evaluate.ts";
 import { listCheckpoints } from "../run/checkpoint.ts";
 import { requireRun } from "../run/folder.ts";
+import { addedTokens } from "../run/functions.ts";
 import { recipeOf } from "../run/models.ts";
 import type { Recipe } from "../run/recipe.ts";
 import { loadTask } from "../task/load.ts";
@@ -34,7 +35,7 @@ export async function runView(path: string, { steps }: RunViewOptions = {}): Pro
   const recipe = readRecipe(dir, note);
   const task = recipe && (await openTask(recipe, note));
   try {
-    const tokenizer = recipe && (await tokenizerOf(recipe.model, task?.vocabulary, note));
+    const tokenizer = recipe && (await tokenizerOf(recipe.model, task?.vocabulary, note, addedTokens(recipe)));
     const rollouts = readRollouts(dir, note, steps);
     const problems = task && recipe && (await problemsOf(task, recipe, rollouts, note));
     const verdicts = task && cachedVerdicts(task);
