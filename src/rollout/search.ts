@@ -3,17 +3,16 @@ import { nearest, UserError } from "../errors.ts";
 import type { Forest } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { type Fn, FUNCTIONS, isFn } from "../tags/index.ts";
+import { nextFunctions, TreeSearch } from "./search-tree.ts";
 import {
   type End,
   ENDS,
-  nextFunctions,
   type SearchLeaf,
   type SearchSettings,
   type SearchTree,
   type TagIds,
   tagIds,
-  TreeSearch,
-} from "./search-tree.ts";
+} from "./search-types.ts";
 import type { Question } from "./single.ts";
 
 export {
@@ -24,7 +23,7 @@ export {
   type SearchNode,
   type SearchSettings,
   type SearchTree,
-} from "./search-tree.ts";
+} from "./search-types.ts";
 
 /** Where the values of leaves come from. */
 export interface SearchValues {
