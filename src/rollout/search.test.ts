@@ -241,7 +241,7 @@ describe("steps that go wrong end their paths, are counted, and nothing is made 
   test("interrupted, it gives what has ended", async () => {
     const model = await scripted(closed, () => ["next_step", "output"]);
     let waves = 0;
-    const hooks = { interrupted: () => waves++ > 4 };
+    const hooks = { interrupted: () => waves++ > 7 };
     const { trees, forest } = await searchTrees(
       model,
       [question(model, "a")],
