@@ -7,10 +7,11 @@ import { regradeSample } from "../eval/regrade.ts";
 import { checkKs, type EvaluationReport, gradingSettings, reportOf } from "../eval/report.ts";
 import type { EvaluatedSample } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
+import { checkSearchable } from "../eval/search.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
-import { modelDigest } from "../run/evaluation.ts";
+import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
 import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
 import { type Reranked, rerankSamples } from "../run/rerank.ts";
@@ -25,8 +26,9 @@ import { wholeProblems } from "./evaluation.ts";
 import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine, writePage } from "./output.ts";
+import { processRewardOf, searchAsked, type SearchFlags, searchFlags } from "./search.ts";
 
-interface Options {
+interface Options extends SearchFlags {
   model?: string;
   checkpoint?: string;
   task?: string;
@@ -53,7 +55,7 @@ interface Options {
 const SPLITS: readonly Split[] = ["train", "dev", "test"];
 
 export function evalCommand(): Command {
-  return new Command("eval")
+  const command = new Command("eval")
     .description("accuracy, pass@k, maj@k and best@k with 95 % intervals; keeps every sample; resumes; grades again")
     .option("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
     .option(...checkpointOption)
@@ -98,6 +100,8 @@ export function evalCommand(): Command {
       if (o.leaks !== undefined) return leaks(o, o.leaks);
       return o.from === undefined ? sample(o) : regrade(o, o.from);
     });
+  for (const option of searchFlags()) command.addOption(option);
+  return command;
 }
 
 /** Collects `--k 1 4 8`. */
@@ -110,9 +114,14 @@ async function sample(o: Options): Promise<void> {
   const { model } = o;
   if (model === undefined)
     throw new UserError("eval: name a model with --model, or samples to grade again with --from");
+  const search = searchAsked(o);
+  if (o.search !== undefined) {
+    if (o.n > 1) throw new UserError("eval: --search draws its rollouts in place of samples; leave --n out");
+    o.n = o.search;
+  }
   checkKs(o.k ?? [1], o.n);
-  const temperature = o.temperature ?? (o.n === 1 ? 0 : 1);
-  if (temperature === 0 && o.n > 1) {
+  const temperature = o.temperature ?? (o.n === 1 && search === undefined ? 0 : 1);
+  if (temperature === 0 && o.n > 1 && search === undefined) {
     throw new UserError(
       `eval: at temperature 0 all ${o.n} samples of a problem are the same; leave --n out or raise --temperature`,
     );
@@ -127,7 +136,12 @@ async function sample(o: Options): Promise<void> {
       note(CHOSEN_ON_TEST);
     // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
-    const settings = { ...settingsOf(o, model, task, temperature), ...(found && { checkpoint: found }) };
+    const settings = {
+      ...settingsOf(o, model, task, temperature),
+      ...(search && { search }),
+      ...(found && { checkpoint: found }),
+    };
+    if (search !== undefined) checkSearchable(task);
     const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
     let leaked: Leak[] | undefined;
     const measured = await measure({
@@ -137,6 +151,7 @@ async function sample(o: Options): Promise<void> {
       task,
       problems,
       ks: o.k,
+      processReward: search && processRewardOf(search),
       note,
       withModel: (work) => withModel({ model, checkpoint: found }, task, work),
       extra: async () => {
@@ -152,12 +167,21 @@ async function sample(o: Options): Promise<void> {
     if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, samples)));
     show(o, line, report, [
       ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
+      ...(search === undefined ? [] : secondsLine(join(dir, line.file), problems.length)),
       `samples: ${join(dir, line.file)}`,
     ]);
   } finally {
     status.clear();
     await task.close();
   }
+}
+
+/** What a question took, where that was noted for all of them. */
+function secondsLine(file: string, problems: number): string[] {
+  const cost = evaluationRecord(file)?.cost;
+  if (cost === undefined || cost.samples < cost.of) return [];
+  const [seconds, tokens] = [cost.seconds / problems, cost.generated / problems];
+  return [`a question: ${seconds.toFixed(2)} s, ${tokens.toFixed(0)} tokens sampled`];
 }
 
 /** Grades samples again and reports; writes nothing. */

@@ -50,6 +50,21 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
   };
 }
 
+/** What a sample's line repeats of its problem. */
+export function problemFields(
+  problem: Problem,
+): Pick<EvaluatedSample, "question" | "gold" | "options" | "tolerance" | "tags"> {
+  const { prompt, answer, options, tolerance, tags } = problem;
+  const asked = "text" in prompt ? prompt.text : (prompt.messages.at(-1)?.content ?? "");
+  return {
+    question: problem.question ?? asked,
+    ...(answer === undefined ? {} : { gold: answer }),
+    ...(options === undefined ? {} : { options }),
+    ...(tolerance === undefined ? {} : { tolerance }),
+    ...(tags === undefined ? {} : { tags }),
+  };
+}
+
 /** The problem as far as its grade depends on it. */
 export function problemOf({ problem, gold, options, tolerance }: EvaluatedSample): GradedProblem {
   return { id: problem, answer: gold, options, tolerance };

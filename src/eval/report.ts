@@ -5,6 +5,8 @@ import type { GradingMode, Task } from "../task/types.ts";
 import { type Column, estimates95, type Interval } from "./intervals.ts";
 import { problemOf } from "./regrade.ts";
 import { type AnswerGrade, byProblem, type EvaluatedSample } from "./samples.ts";
+import { rightAfter, SEARCH_MEASURES, type SearchMeasure, tokensAfter } from "./search-measures.ts";
+import type { EvaluationSearch } from "./searched.ts";
 import { bestOfK, clusterAnswers, majorityAtK, passAtK } from "./subsets.ts";
 
 /** A number with its 95 % interval. */
@@ -16,6 +18,8 @@ export interface Measure extends Interval {
     | "best@k" // of k samples the one with the highest mean log-prob is right
     | "rerank@k" // of k samples that state an answer the one with the reranker's highest score is right
     | "truncated" // share of samples that ended at their length limit
+    | SearchMeasure // of the first `k` rollouts of a search: their majority's answer, that of a vote by weight, or any is right
+    | "tokens@r" // generated tokens a problem of the first `k` rollouts
     | "tokens"; // generated tokens a problem, all its samples together
   /** Which grade counts as right; absent for `truncated` and `tokens`. */
   grading?: "strict" | "flexible";
@@ -54,6 +58,8 @@ export interface EvaluationSettings {
   n: number;
   temperature?: number;
   maxTokens?: number;
+  /** Absent where questions were answered without search; else `n` counts rollouts, and `maxTokens` is of a path. */
+  search?: EvaluationSearch;
   seed?: number;
 }
 
@@ -146,8 +152,12 @@ export function reportOf(
   );
   const count = (holds: (sample: EvaluatedSample) => boolean) => samples.filter(holds).length;
   const measures = estimated([
-    ...gradings.map((grading) => accuracy(problems, grading)),
-    ...(n === 1 ? [] : gradings.flatMap((grading) => atK(problems, grading, wanted, settings, score))),
+    ...gradings.map((grading) => accuracy(problems, grading, settings)),
+    ...(settings.search !== undefined
+      ? searchColumns(problems, gradings, wanted, settings.mode)
+      : n === 1
+        ? []
+        : gradings.flatMap((grading) => atK(problems, grading, wanted, settings, score))),
     column({ name: "truncated" }, problems, ({ samples }) => mean(samples.map(({ stop }) => stop === "length"))),
     tokensOf(problems),
   ]);
@@ -168,7 +178,7 @@ export function reportOf(
     },
     gradeErrors: count(({ error }) => error !== undefined),
     measures,
-    groups: groupsOf(problems, gradings),
+    groups: groupsOf(problems, gradings, settings),
   };
 }
 
@@ -196,13 +206,50 @@ function estimated(columns: MeasureColumn[]): Measure[] {
 
 const mean = (right: boolean[]): number => right.filter(Boolean).length / right.length;
 
-function accuracy(problems: ProblemScores[], grading: Grade): MeasureColumn {
+/** Of a search, of the answer that its vote chooses. */
+function accuracy(
+  problems: ProblemScores[],
+  grading: Grade,
+  { search, mode }: Pick<EvaluationSettings, "search" | "mode">,
+): MeasureColumn {
+  if (search !== undefined && mode !== "reward") {
+    return column({ name: "accuracy", grading }, problems, ({ samples }) =>
+      Number(rightAfter("vote@r", samples, samples.length, mode, grading)),
+    );
+  }
   return column({ name: "accuracy", grading }, problems, ({ right }) => mean(right[grading]));
 }
 
 function tokensOf(problems: ProblemScores[]): MeasureColumn {
-  const count = ({ samples }: ProblemScores) => samples.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  const count = ({ samples }: ProblemScores) => tokensAfter(samples, samples.length);
   return { name: "tokens", values: problems.map(count), share: false };
+}
+
+/** What the first rollouts of a search come to; they are no sample of equals, so that their order counts. */
+function searchColumns(
+  problems: ProblemScores[],
+  gradings: Grade[],
+  rs: number[],
+  mode: EvaluationSettings["mode"],
+): MeasureColumn[] {
+  const right = gradings.flatMap((grading) =>
+    mode === "reward"
+      ? []
+      : SEARCH_MEASURES.flatMap((name) =>
+          rs.map((k) =>
+            column({ name, grading, k }, problems, ({ samples }) =>
+              Number(rightAfter(name, samples, k, mode, grading)),
+            ),
+          ),
+        ),
+  );
+  const tokens = rs.map((k): MeasureColumn => ({
+    name: "tokens@r",
+    k,
+    values: problems.map(({ samples }) => tokensAfter(samples, k)),
+    share: false,
+  }));
+  return [...right, ...tokens];
 }
 
 function atK(
@@ -260,7 +307,7 @@ function meanLogprob({ logprobs }: EvaluatedSample): number | undefined {
   return logprobs.length === 0 ? undefined : logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length;
 }
 
-function groupsOf(problems: ProblemScores[], gradings: Grade[]): Group[] {
+function groupsOf(problems: ProblemScores[], gradings: Grade[], settings: EvaluationSettings): Group[] {
   const byTag = new Map<string, Map<string, ProblemScores[]>>();
   for (const problem of problems) {
     for (const [tag, value] of Object.entries(problem.samples[0].tags ?? {})) {
@@ -279,7 +326,7 @@ function groupsOf(problems: ProblemScores[], gradings: Grade[]): Group[] {
         tag,
         value,
         problems: members.length,
-        measures: estimated(gradings.map((grading) => accuracy(members, grading))),
+        measures: estimated(gradings.map((grading) => accuracy(members, grading, settings))),
       })),
   );
 }

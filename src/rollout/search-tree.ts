@@ -292,7 +292,7 @@ export class TreeSearch {
       steps,
       end,
       finished: end === "output",
-      text: this.tokenizer.decode(ids.subarray(this.question.prompt.length)),
+      text: this.tokenizer.decode(ids.subarray(this.question.prompt.length, end === "output" ? -1 : undefined)),
       ids: { path: ids, ends },
       logprobs: sample?.logprobs ?? new Float32Array(0),
       ...(value !== undefined && { value }),

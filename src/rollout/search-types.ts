@@ -110,7 +110,7 @@ export interface SearchLeaf {
   end: End;
   /** `end` is `output`. */
   finished: boolean;
-  /** The response, tags included. */
+  /** The response with its tags, without the one that ended a finished path. */
   text: string;
   /** All ids from the prompt on, and for each step the index of its last one. */
   ids: { path: Int32Array; ends: number[] };

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
-import { problemFields } from "../eval/evaluate.ts";
+import { problemFields } from "../eval/regrade.ts";
 import { listCheckpoints } from "../run/checkpoint.ts";
 import { requireRun } from "../run/folder.ts";
 import { addedTokens } from "../run/functions.ts";
