@@ -26,9 +26,10 @@ import { wholeProblems } from "./evaluation.ts";
 import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine, writePage } from "./output.ts";
+import { type RoundFlags, roundFlags, roundsAsked } from "./rounds.ts";
 import { processRewardOf, searchAsked, type SearchFlags, searchFlags } from "./search.ts";
 
-interface Options extends SearchFlags {
+interface Options extends RoundFlags, SearchFlags {
   model?: string;
   checkpoint?: string;
   task?: string;
@@ -100,7 +101,7 @@ export function evalCommand(): Command {
       if (o.leaks !== undefined) return leaks(o, o.leaks);
       return o.from === undefined ? sample(o) : regrade(o, o.from);
     });
-  for (const option of searchFlags()) command.addOption(option);
+  for (const option of [...roundFlags(), ...searchFlags()]) command.addOption(option);
   return command;
 }
 
@@ -117,6 +118,8 @@ async function sample(o: Options): Promise<void> {
   const search = searchAsked(o);
   if (o.search !== undefined) {
     if (o.n > 1) throw new UserError("eval: --search draws its rollouts in place of samples; leave --n out");
+    if (o.rounds !== undefined)
+      throw new UserError("eval: questions are asked in rounds or searched; leave --rounds or --search out");
     o.n = o.search;
   }
   checkKs(o.k ?? [1], o.n);
@@ -167,7 +170,7 @@ async function sample(o: Options): Promise<void> {
     if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, samples)));
     show(o, line, report, [
       ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
-      ...(search === undefined ? [] : secondsLine(join(dir, line.file), problems.length)),
+      ...costLines(join(dir, line.file), problems.length),
       `samples: ${join(dir, line.file)}`,
     ]);
   } finally {
@@ -176,12 +179,14 @@ async function sample(o: Options): Promise<void> {
   }
 }
 
-/** What a question took, where that was noted for all of them. */
-function secondsLine(file: string, problems: number): string[] {
+/** What all samples of a file have cost, where that was noted. */
+function costLines(file: string, problems: number): string[] {
   const cost = evaluationRecord(file)?.cost;
   if (cost === undefined || cost.samples < cost.of) return [];
-  const [seconds, tokens] = [cost.seconds / problems, cost.generated / problems];
-  return [`a question: ${seconds.toFixed(2)} s, ${tokens.toFixed(0)} tokens sampled`];
+  const { generated, prefilled, seconds } = cost;
+  return [
+    `cost: ${generated} tokens generated, ${prefilled} prefilled, ${seconds.toFixed(1)} s (${(seconds / problems).toFixed(2)} s a problem)`,
+  ];
 }
 
 /** Grades samples again and reports; writes nothing. */
@@ -195,6 +200,8 @@ async function regrade(o: Options, path: string): Promise<void> {
   const report = reportOf(settings, again, o.k, scored?.score);
   if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, again)));
   const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
+  if (o.critic !== undefined && whole.some(({ rounds }) => rounds !== undefined))
+    throw new UserError("eval: --critic reads whole answers to the task's prompt, and these are answers in rounds");
   const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings.split, whole);
   show(o, { ...report, file: path, ...(rerank && { rerank }), ...(critic && { critic }) }, report, [
     `samples: ${path}`,
@@ -343,7 +350,8 @@ function openTask(o: Options): Promise<Task> {
 
 function settingsOf(o: Options, model: string, task: Task, temperature: number): MeasureOptions["settings"] {
   const { split, n, maxTokens, seed } = o;
-  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, seed };
+  const rounds = roundsAsked(o);
+  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, ...(rounds && { rounds }), seed };
 }
 
 function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {

@@ -2,6 +2,7 @@ import type { Model, Sample } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { ProcessReward } from "../rollout/process-reward.ts";
+import { checkRoundBudgets } from "../rollout/rounds.ts";
 import { responseRoom } from "../rollout/single.ts";
 import { gradeGold } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
@@ -9,6 +10,7 @@ import { checkPrograms } from "../task/program.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
 import { gradeSample, problemFields } from "./regrade.ts";
 import { evaluateBySearch } from "./search.ts";
+import { type EvaluationRounds, evaluateInRounds } from "./rounds.ts";
 import type { EvaluatedSample } from "./samples.ts";
 import type { EvaluationSearch } from "./searched.ts";
 
@@ -40,6 +42,8 @@ export interface EvaluateOptions {
   search?: EvaluationSearch;
   /** What leaves are worth, where `search.value` is a file. */
   processReward?: ProcessReward;
+  /** Asks in rounds, each of which may have `maxTokens`. */
+  rounds?: EvaluationRounds;
   /** Names the random streams of sampling. */
   seed?: number;
   /** Samples of the first so many problems are there already: whole chunks, or all. */
@@ -60,6 +64,10 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
   const { model, n = 1, problems, done = 0 } = options;
   const size = chunkProblems(n, options.search !== undefined);
   const samples: EvaluatedSample[] = [];
+  if (options.rounds !== undefined) {
+    const settings = { ...options.rounds, maxTokens: options.maxTokens };
+    for (const problem of problems) checkRoundBudgets(model, options.task, problem, settings);
+  }
   for (let start = done; start < problems.length; start += size) {
     if (options.interrupted?.() === true) break;
     // What the cache holds decides how a prefix is computed.
@@ -72,6 +80,7 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
 
 async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Promise<EvaluatedSample[]> {
   if (options.search !== undefined) return evaluateBySearch(problems, options.search, options);
+  if (options.rounds !== undefined) return evaluateInRounds(problems, options.rounds, options);
   const { model, tokenizer, task, n = 1 } = options;
   const requests = problems.map((problem) => {
     const prefix = encodePrompt(tokenizer, problem);

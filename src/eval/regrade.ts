@@ -44,10 +44,18 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
     Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;
   return {
     ...sample,
+    ...(sample.rounds && {
+      rounds: sample.rounds.map((round) => ({ ...round, ...verdictsOf(problemOf(sample), round.text, grading) })),
+    }),
     ...verdicts,
     reward: own ? sample.reward : Number(right),
     solved: right,
   };
+}
+
+/** The problem as far as its grade depends on it. */
+export function problemOf({ problem, gold, options, tolerance }: EvaluatedSample): GradedProblem {
+  return { id: problem, answer: gold, options, tolerance };
 }
 
 /** What a sample's line repeats of its problem. */
@@ -63,11 +71,6 @@ export function problemFields(
     ...(tolerance === undefined ? {} : { tolerance }),
     ...(tags === undefined ? {} : { tags }),
   };
-}
-
-/** The problem as far as its grade depends on it. */
-export function problemOf({ problem, gold, options, tolerance }: EvaluatedSample): GradedProblem {
-  return { id: problem, answer: gold, options, tolerance };
 }
 
 function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer, response: string): AnswerGrade {

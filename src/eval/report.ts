@@ -4,7 +4,9 @@ import { sameAnswer } from "../task/grading.ts";
 import type { GradingMode, Task } from "../task/types.ts";
 import { type Column, estimates95, type Interval } from "./intervals.ts";
 import { problemOf } from "./regrade.ts";
-import { type AnswerGrade, byProblem, type EvaluatedSample } from "./samples.ts";
+import { type Grade, rightFromStart, roundColumns } from "./round-measures.ts";
+import type { EvaluationRounds } from "./rounds.ts";
+import { type AnswerGrade, byProblem, type EvaluatedSample, responsesOf } from "./samples.ts";
 import { rightAfter, SEARCH_MEASURES, type SearchMeasure, tokensAfter } from "./search-measures.ts";
 import type { EvaluationSearch } from "./searched.ts";
 import { bestOfK, clusterAnswers, majorityAtK, passAtK } from "./subsets.ts";
@@ -17,14 +19,22 @@ export interface Measure extends Interval {
     | "maj@k" // the answer that most of k samples give is right
     | "best@k" // of k samples the one with the highest mean log-prob is right
     | "rerank@k" // of k samples that state an answer the one with the reranker's highest score is right
-    | "truncated" // share of samples that ended at their length limit
+    | "truncated" // share of samples of which a response ended at its length limit
+    | "tokens" // generated tokens a problem, all its samples together
     | SearchMeasure // of the first `k` rollouts of a search: their majority's answer, that of a vote by weight, or any is right
     | "tokens@r" // generated tokens a problem of the first `k` rollouts
-    | "tokens"; // generated tokens a problem, all its samples together
+    // Of questions that were answered in rounds:
+    | "round accuracy" // share of samples that are right after that many rounds
+    | "right from round 1" // of the samples that are right at the end, the share whose first response was so already
+    | "round tokens" // generated tokens of that round, a sample
+    | "rounds" // rounds that a sample took
+    | "prompt tokens"; // tokens of all prompts of a problem; the first one's, which its samples share, once
   /** Which grade counts as right; absent for `truncated` and `tokens`. */
   grading?: "strict" | "flexible";
   /** Absent where there is no k. */
   k?: number;
+  /** From 1; of what is measured round by round. */
+  round?: number;
   value: number;
   /** Wilson where every problem counts 0 or 1 (or where a share rests on too few problems to resample), else bootstrap over problems. */
   method: "wilson" | "bootstrap";
@@ -60,6 +70,8 @@ export interface EvaluationSettings {
   maxTokens?: number;
   /** Absent where questions were answered without search; else `n` counts rollouts, and `maxTokens` is of a path. */
   search?: EvaluationSearch;
+  /** Absent where questions were answered in one go. `maxTokens` is then of each response. */
+  rounds?: EvaluationRounds;
   seed?: number;
 }
 
@@ -99,7 +111,7 @@ export function gradingSettings({
   return { ...asked, mode, strict, flexible };
 }
 
-const GRADINGS = ["strict", "flexible"] as const;
+const GRADINGS = ["strict", "flexible"] as const satisfies readonly Grade[];
 
 /** The rule by which a response that states no answer is wrong; a reranker never chooses it (ReFT). */
 const NO_ANSWER = "no answer";
@@ -124,7 +136,7 @@ export function checkKs(ks: readonly number[], n: number): void {
 /** What is computed of each problem: one number by each measure. */
 interface ProblemScores {
   samples: EvaluatedSample[];
-  right: Record<(typeof GRADINGS)[number], boolean[]>;
+  right: Record<Grade, boolean[]>;
 }
 
 /**
@@ -137,7 +149,8 @@ export function reportOf(
   ks?: readonly number[],
   score?: (sample: EvaluatedSample) => number | undefined,
 ): EvaluationReport {
-  const problems = byProblem(samples).map((group): ProblemScores => ({
+  const grouped = byProblem(samples);
+  const problems = grouped.map((group): ProblemScores => ({
     samples: group,
     right: {
       strict: group.map(({ strict }) => strict.verdict === "equal"),
@@ -158,9 +171,14 @@ export function reportOf(
       : n === 1
         ? []
         : gradings.flatMap((grading) => atK(problems, grading, wanted, settings, score))),
-    column({ name: "truncated" }, problems, ({ samples }) => mean(samples.map(({ stop }) => stop === "length"))),
+    column({ name: "truncated" }, problems, ({ samples }) =>
+      mean(samples.map((sample) => responsesOf(sample).some(({ stop }) => stop === "length"))),
+    ),
     tokensOf(problems),
+    ...roundColumns(grouped, gradings),
   ]);
+  // Of some of the problems: with resamples of their own.
+  measures.push(...rightFromStart(grouped, gradings).flatMap((one) => estimated([one])));
   const value = (name: Measure["name"]) => measures.find((found) => found.name === name)?.value ?? 0;
   const { low, high } = measures[0];
   return {
@@ -182,13 +200,11 @@ export function reportOf(
   };
 }
 
-type Grade = (typeof GRADINGS)[number];
-
 /** A measure before its interval: one number a problem. */
-type MeasureColumn = Column & Pick<Measure, "name" | "grading" | "k">;
+type MeasureColumn = Column & Pick<Measure, "name" | "grading" | "k" | "round">;
 
 function column(
-  about: Pick<Measure, "name" | "grading" | "k">,
+  about: Pick<Measure, "name" | "grading" | "k" | "round">,
   problems: ProblemScores[],
   score: (problem: ProblemScores, index: number) => number,
 ): MeasureColumn {
@@ -303,7 +319,8 @@ function votes(samples: EvaluatedSample[], grading: Grade, mode: GradingMode): (
 }
 
 /** The mean log-prob of a sample's tokens, the score of best@k. */
-function meanLogprob({ logprobs }: EvaluatedSample): number | undefined {
+function meanLogprob(sample: EvaluatedSample): number | undefined {
+  const logprobs = responsesOf(sample).flatMap((response) => response.logprobs);
   return logprobs.length === 0 ? undefined : logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length;
 }
 

@@ -1,7 +1,7 @@
 import { sameAnswer } from "../task/grading.ts";
 import type { GradingMode } from "../task/types.ts";
 import { problemOf } from "./regrade.ts";
-import type { EvaluatedSample } from "./samples.ts";
+import { type EvaluatedSample, responsesOf } from "./samples.ts";
 import { clusterAnswers } from "./subsets.ts";
 
 export const SEARCH_MEASURES = ["maj@r", "vote@r", "oracle@r"] as const;
@@ -63,5 +63,8 @@ export function rightAfter(
 
 /** Tokens that a problem's first r rollouts made; what they share counts once. */
 export function tokensAfter(samples: readonly EvaluatedSample[], r: number): number {
-  return samples.slice(0, r).reduce((sum, { search, tokens }) => sum + (search?.fresh ?? tokens.length), 0);
+  return samples
+    .slice(0, r)
+    .flatMap((sample) => sample.search?.fresh ?? responsesOf(sample).map(({ tokens }) => tokens.length))
+    .reduce((sum, count) => sum + count, 0);
 }

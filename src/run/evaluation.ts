@@ -6,10 +6,12 @@ import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { chunkProblems } from "../eval/evaluate.ts";
 import type { EvaluationSettings } from "../eval/report.ts";
+import { roundOptions } from "../eval/rounds.ts";
 import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
 import { STRATEGIES } from "../grade/index.ts";
 import { FUNCTIONS } from "../tags/index.ts";
 import { GRADING_MODES } from "../task/grading.ts";
+import { ROUND_STYLES } from "../task/rounds.ts";
 import { parseStrict } from "../strict.ts";
 import type { Problem } from "../task/types.ts";
 import { diskError, replaceFile, writeAll } from "./disk.ts";
@@ -33,6 +35,9 @@ const recordSchema = z.strictObject({
   maxTokens: z.int().positive().optional(),
   search: z
     .strictObject({ value: z.string(), texts: z.int().positive(), without: z.array(z.enum(FUNCTIONS)) })
+    .optional(),
+  rounds: z
+    .strictObject({ ...roundOptions, rounds: z.int(), adaptive: z.boolean(), style: z.enum(ROUND_STYLES) })
     .optional(),
   seed: z.int().nonnegative().optional(),
   /** Digests of the model's files and of the problems as they were asked. */
