@@ -234,6 +234,26 @@ const treeSearch: Figure = {
   },
 };
 
+const searchWaves: Figure = {
+  name: "search-waves",
+  about: "token-guided search: 8 trees of 2 rollouts in waves, and one after another",
+  core: false,
+  config: SMOLLM2_135M,
+  gemmRows: [],
+  bandwidth: false,
+  repeats: 2,
+  seconds: 150,
+  lines(m) {
+    const [together, apart, tokens] = [m.median("seconds"), m.median("apart"), m.median("tokens")];
+    return [
+      { what: "8 trees in waves, a token", value: ms(together / tokens), unit: "ms" },
+      { what: "one tree after another, a token", value: ms(apart / tokens), unit: "ms" },
+      { what: "tokens a second, in waves over one after another", value: apart / together, unit: "times", atLeast: 3 },
+      peakLine(m),
+    ];
+  },
+};
+
 /** What the library's own product takes of a step, and nothing else: no step made of its operators is faster. */
 function productsAlone(name: WorkloadName, about: string, rows: number, decodes: boolean): Figure {
   return {
@@ -325,6 +345,7 @@ export const figures: Figure[] = [
     limits: { peak: 3.6 },
   }),
   treeSearch,
+  searchWaves,
   tree,
   productsAlone("decode8-products", "the packed products alone of a decode step of 8 sequences", 8, true),
   productsAlone("decode64-products", "the packed products alone of a decode step of 64 sequences", 64, true),

@@ -17,6 +17,7 @@ import { grpoWorkload } from "./grpo-step.ts";
 import { motifWorkload } from "./motif-step.ts";
 import { openModel, planFrom, planThatKeeps } from "./model.ts";
 import { decodeProducts, trainingProducts } from "./products.ts";
+import { searchWavesWorkload } from "./search-waves.ts";
 import { QWEN25_05B, randomFiles, randomTokens, SMOLLM2_135M } from "./shapes.ts";
 
 /** Work that a figure measures, set up and warm, in a process of its own. */
@@ -50,6 +51,7 @@ export const workloads = {
   "training-products": async () => ({ plan: "no model", ...trainingProducts(SMOLLM2_135M, 2048) }),
   tree: groupAgainstFlat,
   "tree-search": searchTree,
+  "search-waves": searchWaves,
   value: valueHead,
   grpo: () => grpo(SMOLLM2_135M, { prompts: 1, samples: 8, response: RESPONSE }),
   grpo32: () => grpo(SMOLLM2_135M, { prompts: 4, samples: 8, response: RESPONSE }),
@@ -225,6 +227,11 @@ async function groupAgainstFlat(): Promise<Workload> {
 }
 
 /** A search tree of about 4,000 tokens, all of whose nodes are trained: 45 a node on average, two or three children each. */
+async function searchWaves(): Promise<Workload> {
+  const { model, plan } = open(randomFiles(SMOLLM2_135M), "none");
+  return { plan: plan.text, ...(await searchWavesWorkload(model, SMOLLM2_135M, PROMPT)) };
+}
+
 async function searchTree(): Promise<Workload> {
   const { model, plan } = open(randomFiles(SMOLLM2_135M), { lora: LORA });
   const tree = makeSearchTree(SMOLLM2_135M, 4000);

@@ -7,6 +7,7 @@ import { regradeSample } from "../eval/regrade.ts";
 import { checkKs, type EvaluationReport, gradingSettings, reportOf } from "../eval/report.ts";
 import type { EvaluatedSample } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
+import { checkSearchable } from "../eval/search.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
@@ -26,8 +27,9 @@ import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine, writePage } from "./output.ts";
 import { type RoundFlags, roundFlags, roundsAsked } from "./rounds.ts";
+import { processRewardOf, searchAsked, type SearchFlags, searchFlags } from "./search.ts";
 
-interface Options extends RoundFlags {
+interface Options extends RoundFlags, SearchFlags {
   model?: string;
   checkpoint?: string;
   task?: string;
@@ -99,7 +101,7 @@ export function evalCommand(): Command {
       if (o.leaks !== undefined) return leaks(o, o.leaks);
       return o.from === undefined ? sample(o) : regrade(o, o.from);
     });
-  for (const option of roundFlags()) command.addOption(option);
+  for (const option of [...roundFlags(), ...searchFlags()]) command.addOption(option);
   return command;
 }
 
@@ -113,9 +115,16 @@ async function sample(o: Options): Promise<void> {
   const { model } = o;
   if (model === undefined)
     throw new UserError("eval: name a model with --model, or samples to grade again with --from");
+  const search = searchAsked(o);
+  if (o.search !== undefined) {
+    if (o.n > 1) throw new UserError("eval: --search draws its rollouts in place of samples; leave --n out");
+    if (o.rounds !== undefined)
+      throw new UserError("eval: questions are asked in rounds or searched; leave --rounds or --search out");
+    o.n = o.search;
+  }
   checkKs(o.k ?? [1], o.n);
-  const temperature = o.temperature ?? (o.n === 1 ? 0 : 1);
-  if (temperature === 0 && o.n > 1) {
+  const temperature = o.temperature ?? (o.n === 1 && search === undefined ? 0 : 1);
+  if (temperature === 0 && o.n > 1 && search === undefined) {
     throw new UserError(
       `eval: at temperature 0 all ${o.n} samples of a problem are the same; leave --n out or raise --temperature`,
     );
@@ -130,7 +139,12 @@ async function sample(o: Options): Promise<void> {
       note(CHOSEN_ON_TEST);
     // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
-    const settings = { ...settingsOf(o, model, task, temperature), ...(found && { checkpoint: found }) };
+    const settings = {
+      ...settingsOf(o, model, task, temperature),
+      ...(search && { search }),
+      ...(found && { checkpoint: found }),
+    };
+    if (search !== undefined) checkSearchable(task);
     const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
     let leaked: Leak[] | undefined;
     const measured = await measure({
@@ -140,6 +154,7 @@ async function sample(o: Options): Promise<void> {
       task,
       problems,
       ks: o.k,
+      processReward: search && processRewardOf(search),
       note,
       withModel: (work) => withModel({ model, checkpoint: found }, task, work),
       extra: async () => {
@@ -155,7 +170,7 @@ async function sample(o: Options): Promise<void> {
     if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, samples)));
     show(o, line, report, [
       ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
-      ...costLines(join(dir, line.file)),
+      ...costLines(join(dir, line.file), problems.length),
       `samples: ${join(dir, line.file)}`,
     ]);
   } finally {
@@ -165,10 +180,13 @@ async function sample(o: Options): Promise<void> {
 }
 
 /** What all samples of a file have cost, where that was noted. */
-function costLines(file: string): string[] {
+function costLines(file: string, problems: number): string[] {
   const cost = evaluationRecord(file)?.cost;
   if (cost === undefined || cost.samples < cost.of) return [];
-  return [`cost: ${cost.generated} tokens generated, ${cost.prefilled} prefilled, ${cost.seconds.toFixed(1)} s`];
+  const { generated, prefilled, seconds } = cost;
+  return [
+    `cost: ${generated} tokens generated, ${prefilled} prefilled, ${seconds.toFixed(1)} s (${(seconds / problems).toFixed(2)} s a problem)`,
+  ];
 }
 
 /** Grades samples again and reports; writes nothing. */

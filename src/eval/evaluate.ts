@@ -1,6 +1,7 @@
 import type { Model, Sample } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { Tokenizer } from "../model/types.ts";
+import type { ProcessReward } from "../rollout/process-reward.ts";
 import { checkRoundBudgets } from "../rollout/rounds.ts";
 import { responseRoom } from "../rollout/single.ts";
 import { gradeGold } from "../task/grading.ts";
@@ -8,17 +9,22 @@ import { encodePrompt } from "../task/prompt.ts";
 import { checkPrograms } from "../task/program.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
 import { gradeSample, problemFields } from "./regrade.ts";
+import { evaluateBySearch } from "./search.ts";
 import { type EvaluationRounds, evaluateInRounds } from "./rounds.ts";
 import type { EvaluatedSample } from "./samples.ts";
+import type { EvaluationSearch } from "./searched.ts";
 
 /**
  * Samples that are drawn together. The engine is at the state between two steps before each such chunk, so that which rows share a
  * batch depends on the evaluation alone, not on where it was interrupted. Twice the rows that the engine has in flight.
  */
 const CHUNK_SAMPLES = 128;
+/** Problems that are searched together: rows that the engine has in flight. */
+const CHUNK_TREES = 32;
 
 /** Problems whose samples are drawn together: a fixed number, at least one. */
-export function chunkProblems(n: number): number {
+export function chunkProblems(n: number, searched = false): number {
+  if (searched) return CHUNK_TREES;
   return Math.max(1, Math.floor(CHUNK_SAMPLES / n));
 }
 
@@ -32,6 +38,10 @@ export interface EvaluateOptions {
   temperature: number;
   /** Samples a problem. */
   n?: number;
+  /** Searches, `n` rollouts a problem, a path of at most `maxTokens` each. */
+  search?: EvaluationSearch;
+  /** What leaves are worth, where `search.value` is a file. */
+  processReward?: ProcessReward;
   /** Asks in rounds, each of which may have `maxTokens`. */
   rounds?: EvaluationRounds;
   /** Names the random streams of sampling. */
@@ -52,7 +62,7 @@ export interface EvaluateOptions {
  */
 export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSample[]> {
   const { model, n = 1, problems, done = 0 } = options;
-  const size = chunkProblems(n);
+  const size = chunkProblems(n, options.search !== undefined);
   const samples: EvaluatedSample[] = [];
   if (options.rounds !== undefined) {
     const settings = { ...options.rounds, maxTokens: options.maxTokens };
@@ -69,6 +79,7 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
 }
 
 async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Promise<EvaluatedSample[]> {
+  if (options.search !== undefined) return evaluateBySearch(problems, options.search, options);
   if (options.rounds !== undefined) return evaluateInRounds(problems, options.rounds, options);
   const { model, tokenizer, task, n = 1 } = options;
   const requests = problems.map((problem) => {

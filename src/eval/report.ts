@@ -7,6 +7,8 @@ import { problemOf } from "./regrade.ts";
 import { type Grade, rightFromStart, roundColumns } from "./round-measures.ts";
 import type { EvaluationRounds } from "./rounds.ts";
 import { type AnswerGrade, byProblem, type EvaluatedSample, responsesOf } from "./samples.ts";
+import { rightAfter, SEARCH_MEASURES, type SearchMeasure, tokensAfter } from "./search-measures.ts";
+import type { EvaluationSearch } from "./searched.ts";
 import { bestOfK, clusterAnswers, majorityAtK, passAtK } from "./subsets.ts";
 
 /** A number with its 95 % interval. */
@@ -19,6 +21,8 @@ export interface Measure extends Interval {
     | "rerank@k" // of k samples that state an answer the one with the reranker's highest score is right
     | "truncated" // share of samples of which a response ended at its length limit
     | "tokens" // generated tokens a problem, all its samples together
+    | SearchMeasure // of the first `k` rollouts of a search: their majority's answer, that of a vote by weight, or any is right
+    | "tokens@r" // generated tokens a problem of the first `k` rollouts
     // Of questions that were answered in rounds:
     | "round accuracy" // share of samples that are right after that many rounds
     | "right from round 1" // of the samples that are right at the end, the share whose first response was so already
@@ -64,6 +68,8 @@ export interface EvaluationSettings {
   n: number;
   temperature?: number;
   maxTokens?: number;
+  /** Absent where questions were answered without search; else `n` counts rollouts, and `maxTokens` is of a path. */
+  search?: EvaluationSearch;
   /** Absent where questions were answered in one go. `maxTokens` is then of each response. */
   rounds?: EvaluationRounds;
   seed?: number;
@@ -159,8 +165,12 @@ export function reportOf(
   );
   const count = (holds: (sample: EvaluatedSample) => boolean) => samples.filter(holds).length;
   const measures = estimated([
-    ...gradings.map((grading) => accuracy(problems, grading)),
-    ...(n === 1 ? [] : gradings.flatMap((grading) => atK(problems, grading, wanted, settings, score))),
+    ...gradings.map((grading) => accuracy(problems, grading, settings)),
+    ...(settings.search !== undefined
+      ? searchColumns(problems, gradings, wanted, settings.mode)
+      : n === 1
+        ? []
+        : gradings.flatMap((grading) => atK(problems, grading, wanted, settings, score))),
     column({ name: "truncated" }, problems, ({ samples }) =>
       mean(samples.map((sample) => responsesOf(sample).some(({ stop }) => stop === "length"))),
     ),
@@ -186,7 +196,7 @@ export function reportOf(
     },
     gradeErrors: count(({ error }) => error !== undefined),
     measures,
-    groups: groupsOf(problems, gradings),
+    groups: groupsOf(problems, gradings, settings),
   };
 }
 
@@ -212,14 +222,50 @@ function estimated(columns: MeasureColumn[]): Measure[] {
 
 const mean = (right: boolean[]): number => right.filter(Boolean).length / right.length;
 
-function accuracy(problems: ProblemScores[], grading: Grade): MeasureColumn {
+/** Of a search, of the answer that its vote chooses. */
+function accuracy(
+  problems: ProblemScores[],
+  grading: Grade,
+  { search, mode }: Pick<EvaluationSettings, "search" | "mode">,
+): MeasureColumn {
+  if (search !== undefined && mode !== "reward") {
+    return column({ name: "accuracy", grading }, problems, ({ samples }) =>
+      Number(rightAfter("vote@r", samples, samples.length, mode, grading)),
+    );
+  }
   return column({ name: "accuracy", grading }, problems, ({ right }) => mean(right[grading]));
 }
 
 function tokensOf(problems: ProblemScores[]): MeasureColumn {
-  const count = ({ samples }: ProblemScores) =>
-    samples.flatMap(responsesOf).reduce((sum, { tokens }) => sum + tokens.length, 0);
+  const count = ({ samples }: ProblemScores) => tokensAfter(samples, samples.length);
   return { name: "tokens", values: problems.map(count), share: false };
+}
+
+/** What the first rollouts of a search come to; they are no sample of equals, so that their order counts. */
+function searchColumns(
+  problems: ProblemScores[],
+  gradings: Grade[],
+  rs: number[],
+  mode: EvaluationSettings["mode"],
+): MeasureColumn[] {
+  const right = gradings.flatMap((grading) =>
+    mode === "reward"
+      ? []
+      : SEARCH_MEASURES.flatMap((name) =>
+          rs.map((k) =>
+            column({ name, grading, k }, problems, ({ samples }) =>
+              Number(rightAfter(name, samples, k, mode, grading)),
+            ),
+          ),
+        ),
+  );
+  const tokens = rs.map((k): MeasureColumn => ({
+    name: "tokens@r",
+    k,
+    values: problems.map(({ samples }) => tokensAfter(samples, k)),
+    share: false,
+  }));
+  return [...right, ...tokens];
 }
 
 function atK(
@@ -278,7 +324,7 @@ function meanLogprob(sample: EvaluatedSample): number | undefined {
   return logprobs.length === 0 ? undefined : logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length;
 }
 
-function groupsOf(problems: ProblemScores[], gradings: Grade[]): Group[] {
+function groupsOf(problems: ProblemScores[], gradings: Grade[], settings: EvaluationSettings): Group[] {
   const byTag = new Map<string, Map<string, ProblemScores[]>>();
   for (const problem of problems) {
     for (const [tag, value] of Object.entries(problem.samples[0].tags ?? {})) {
@@ -297,7 +343,7 @@ function groupsOf(problems: ProblemScores[], gradings: Grade[]): Group[] {
         tag,
         value,
         problems: members.length,
-        measures: estimated(gradings.map((grading) => accuracy(members, grading))),
+        measures: estimated(gradings.map((grading) => accuracy(members, grading, settings))),
       })),
   );
 }

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
 import type { ProgramResult } from "../task/types.ts";
+import type { SearchedSample } from "./searched.ts";
 
 /** How one answer of a response fared against the gold. */
 export interface AnswerGrade {
@@ -69,6 +70,8 @@ export interface EvaluatedSample {
   error?: string;
   /** Of a response that is a program: what it came to. */
   program?: ProgramResult;
+  /** Of a rollout of a search. */
+  search?: SearchedSample;
 }
 
 const answerGradeSchema = z.strictObject({
@@ -111,6 +114,9 @@ export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject(
   solved: z.boolean(),
   error: z.string().optional(),
   program: programResultSchema.optional(),
+  search: z
+    .strictObject({ node: z.int(), end: z.string(), weight: z.number(), fresh: z.int().nonnegative() })
+    .optional(),
 });
 
 /** A samples file as far as it was written. */

@@ -1,13 +1,15 @@
 import type { EvaluationReport, Measure } from "./report.ts";
 import type { EvaluationRounds } from "./rounds.ts";
+import { SEARCH_MEASURES } from "./search-measures.ts";
+import type { EvaluationSearch } from "./searched.ts";
 
 /**
  * A report for a terminal: what was asked, a row a measure with its 95 % interval, then a row a group. Strict and flexible stand side
  * by side where `width` has room for both, else below each other. No line is longer than `width` (40 at least), where names allow.
  */
 export function reportText(report: EvaluationReport, width: number): string {
-  const { measures, groups, problems, n, temperature, seed, maxTokens, rounds, unsure, gradeErrors } = report;
-  const drawn = n === 1 ? "1 sample each" : `${n} samples each`;
+  const { measures, groups, problems, n, temperature, seed, maxTokens, rounds, search, unsure, gradeErrors } = report;
+  const drawn = search !== undefined ? searchText(search, n) : n === 1 ? "1 sample each" : `${n} samples each`;
   const head = [
     `${report.task}, ${report.split}: ${problems} problems, ${drawn}`,
     ...(rounds === undefined ? [] : [roundsText(rounds)]),
@@ -20,11 +22,14 @@ export function reportText(report: EvaluationReport, width: number): string {
   const both = measures.some(({ grading }) => grading === "flexible");
   const rows = [
     ...sided("accuracy", measures, (m) => m.name === "accuracy"),
-    ...(["pass@k", "maj@k", "best@k", "rerank@k"] as const).flatMap((name) =>
+    ...(["pass@k", "maj@k", "best@k", "rerank@k", ...SEARCH_MEASURES] as const).flatMap((name) =>
       [...new Set(measures.filter((m) => m.name === name).map(({ k }) => k))].flatMap((k) =>
-        sided(name.replace("@k", `@${k}`), measures, (m) => m.name === name && m.k === k),
+        sided(name.replace(/@[kr]$/, `@${k}`), measures, (m) => m.name === name && m.k === k),
       ),
     ),
+    ...measures
+      .filter(({ name }) => name === "tokens@r")
+      .map((m) => ({ label: `tokens, ${m.k} rollout${m.k === 1 ? "" : "s"}`, strict: plain(m) })),
     ...measures.filter(({ name }) => name === "truncated").map((m) => ({ label: "truncated", strict: percent(m) })),
     ...measures.filter(({ name }) => name === "tokens").map((m) => ({ label: "tokens a problem", strict: plain(m) })),
   ];
@@ -54,6 +59,16 @@ export function reportText(report: EvaluationReport, width: number): string {
   ].flatMap((line) => wrap(line, width));
   const blocks = [rows, inRounds, grouped].filter(({ length }) => length > 0).map((block) => table(block, both, width));
   return [head.join("\n"), ...blocks, notes.join("\n")].join("\n\n");
+}
+
+/** How questions were searched, in words. */
+function searchText({ value, texts, without }: EvaluationSearch, rollouts: number): string {
+  const parts = [
+    `searched with ${rollouts} rollout${rollouts === 1 ? "" : "s"} each, value: ${value}`,
+    ...(texts === 1 ? [] : [`up to ${texts} texts a function`]),
+    ...(without.length === 0 ? [] : [`without ${without.join(", ")}`]),
+  ];
+  return parts.join("; ");
 }
 
 /** How questions were asked in rounds, in words. */

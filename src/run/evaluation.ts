@@ -9,6 +9,7 @@ import type { EvaluationSettings } from "../eval/report.ts";
 import { roundOptions } from "../eval/rounds.ts";
 import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
 import { STRATEGIES } from "../grade/index.ts";
+import { FUNCTIONS } from "../tags/index.ts";
 import { GRADING_MODES } from "../task/grading.ts";
 import { ROUND_STYLES } from "../task/rounds.ts";
 import { parseStrict } from "../strict.ts";
@@ -32,6 +33,9 @@ const recordSchema = z.strictObject({
   n: z.int().positive(),
   temperature: z.number().nonnegative().optional(),
   maxTokens: z.int().positive().optional(),
+  search: z
+    .strictObject({ value: z.string(), texts: z.int().positive(), without: z.array(z.enum(FUNCTIONS)) })
+    .optional(),
   rounds: z
     .strictObject({ ...roundOptions, rounds: z.int(), adaptive: z.boolean(), style: z.enum(ROUND_STYLES) })
     .optional(),
@@ -91,7 +95,7 @@ export class EvaluationFile {
       this.record = { ...record, environment: before?.environment };
       // A chunk whose cost was not written yet counts as cut off.
       const paid = before?.cost?.samples ?? Infinity;
-      this.kept = existsSync(this.path) ? keepChunks(this.path, settings.n, problems, paid) : [];
+      this.kept = existsSync(this.path) ? keepChunks(this.path, settings, problems, paid) : [];
       this.paid = before?.cost;
       if (this.kept.length > 0) this.record.cost = this.paid;
       this.fd = openSync(this.path, "a");
@@ -172,7 +176,12 @@ export function evaluationRecord(path: string): EvaluationRecord | undefined {
 const recordPath = (samples: string): string => samples.replace(/(\.jsonl)?$/, ".json");
 
 /** The samples of the whole chunks at the file's beginning; the rest is cut off, because its rows shared a batch with missing ones. */
-function keepChunks(path: string, n: number, problems: Problem[], most: number): EvaluatedSample[] {
+function keepChunks(
+  path: string,
+  { n, search }: EvaluationSettings,
+  problems: Problem[],
+  most: number,
+): EvaluatedSample[] {
   const { samples, ends } = readSamples(path);
   samples.forEach(({ problem, sample }, i) => {
     const expected = problems[Math.floor(i / n)]?.id;
@@ -185,7 +194,7 @@ function keepChunks(path: string, n: number, problems: Problem[], most: number):
   const { size } = statSync(path);
   // A last line that lost only its end counts as cut.
   const whole = Math.min(most, ends.filter((end) => end <= size).length);
-  const chunk = chunkProblems(n) * n;
+  const chunk = chunkProblems(n, search !== undefined) * n;
   const kept = whole === total ? total : Math.floor(whole / chunk) * chunk;
   const fd = openSync(path, "r+");
   try {

@@ -3,6 +3,7 @@ import type { Model } from "../engine/types.ts";
 import { evaluate } from "../eval/evaluate.ts";
 import { type EvaluationSettings, reportOf, type EvaluationReport } from "../eval/report.ts";
 import type { EvaluatedSample } from "../eval/samples.ts";
+import type { ProcessReward } from "../rollout/process-reward.ts";
 import type { Problem, Task } from "../task/types.ts";
 import { appendLine } from "./disk.ts";
 import { EvaluationFile } from "./evaluation.ts";
@@ -21,6 +22,8 @@ export interface MeasureOptions {
   withModel: (work: (model: Model) => Promise<void>) => Promise<void>;
   /** Of the line in `evals.jsonl`, beside the report. */
   extra?: () => Promise<object>;
+  /** What leaves of a search are worth, where a server says it. */
+  processReward?: ProcessReward;
   interrupted?: () => boolean;
   note?: (text: string) => void;
   /** Called for each new sample: how many there are, of how many, and how many of them are right. */
@@ -37,7 +40,7 @@ export interface Measured {
 /** Samples what is not there yet, keeps it, and reports in `evals.jsonl`. Undefined when it was interrupted; the samples so far are kept. */
 export async function measure(options: MeasureOptions): Promise<Measured | undefined> {
   const { dir, settings, weights, task, problems } = options;
-  const { n, maxTokens, temperature, rounds, seed } = settings;
+  const { n, maxTokens, temperature, rounds, search, seed } = settings;
   const file = new EvaluationFile(dir, settings, weights, problems);
   try {
     const samples = [...file.kept];
@@ -63,6 +66,8 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
           maxTokens,
           temperature,
           n,
+          search,
+          processReward: options.processReward,
           rounds,
           seed,
           done: samples.length / n,

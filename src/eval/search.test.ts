@@ -1,0 +1,202 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { LocalEngine } from "../engine/local/index.ts";
+import type { Model } from "../engine/types.ts";
+import { taggedModel } from "../rollout/testing.ts";
+import { measure } from "../run/measure.ts";
+import { createTask } from "../task/create.ts";
+import type { Problem } from "../task/types.ts";
+import { evaluate } from "./evaluate.ts";
+import { gradingSettings, reportOf } from "./report.ts";
+import { readSamples, type EvaluatedSample } from "./samples.ts";
+import { chosenRollout, rightAfter, tokensAfter } from "./search-measures.ts";
+import type { EvaluationSearch } from "./searched.ts";
+
+const engine = new LocalEngine({ threads: 1 });
+afterAll(() => engine.close());
+let model: Model;
+beforeAll(async () => {
+  model = await taggedModel(engine);
+});
+
+const texts = ["ab", "c", "dd", "ba", "cc", "d"];
+const problemsWith = (gold: (i: number) => number, count = texts.length): Problem[] =>
+  Array.from({ length: count }, (_, i) => ({
+    id: `p${i}`,
+    prompt: { text: `${texts[i % texts.length]}${"ab".repeat(i % 3)}?` },
+    answer: `${gold(i)}`,
+  }));
+const taskOf = (test: Problem[]) => createTask({ name: "t", splits: { test }, grading: { strict: ["hashes"] } });
+const consistency: EvaluationSearch = { value: "consistency", texts: 1, without: [] };
+const run = (problems: Problem[], search: EvaluationSearch, n = 8, done = 0) =>
+  evaluate({
+    model,
+    tokenizer: model.tokenizer,
+    task: taskOf(problems),
+    problems,
+    maxTokens: 60,
+    temperature: 1,
+    n,
+    search,
+    done,
+  });
+
+describe("search without the gold", () => {
+  test("the gold changes verdicts and nothing else", async () => {
+    for (const value of ["consistency", "likelihood"]) {
+      const search = { ...consistency, value };
+      const [ones, twos] = [
+        await run(
+          problemsWith(() => 1),
+          search,
+        ),
+        await run(
+          problemsWith(() => 2),
+          search,
+        ),
+      ];
+      const drawn = (samples: EvaluatedSample[]) => samples.map(({ tokens, search: found }) => ({ tokens, found }));
+      expect(drawn(ones)).toEqual(drawn(twos));
+      expect(ones.map(({ solved }) => solved)).not.toEqual(twos.map(({ solved }) => solved));
+      expect(ones.some(({ solved }) => solved)).toBe(true);
+    }
+  });
+
+  test("the first rollouts of a search are a search of fewer", async () => {
+    const problems = problemsWith(() => 1);
+    const [eight, three] = [await run(problems, consistency, 8), await run(problems, consistency, 3)];
+    expect(eight.filter(({ sample }) => sample < 3)).toEqual(three);
+  });
+
+  test("functions that are left out begin no step", async () => {
+    const samples = await run(
+      problemsWith(() => 1),
+      { ...consistency, without: ["analysis", "refine"] },
+    );
+    // A model may still write the tag inside of a step, which ends the path there.
+    for (const { text } of samples) expect(text).not.toMatch(/<(analysis|refine)>./);
+    expect(
+      (
+        await run(
+          problemsWith(() => 1),
+          consistency,
+        )
+      ).some(({ text }) => text.includes("<analysis>d") || text.includes("<analysis>a")),
+    ).toBe(true);
+  });
+
+  test("a task with a reward of its own is refused, and so is one without answers to compare", async () => {
+    const problems = problemsWith(() => 1);
+    const own = createTask({ name: "own", splits: { test: problems }, reward: () => 1 });
+    const options = { model, tokenizer: model.tokenizer, task: own, problems, maxTokens: 60, temperature: 1 };
+    await expect(evaluate({ ...options, n: 2, search: consistency })).rejects.toThrow(/reward of its own/);
+  });
+
+  test("tokens that rollouts share count once", async () => {
+    const samples = await run(
+      problemsWith(() => 1),
+      consistency,
+    );
+    const first = samples.slice(0, 8);
+    expect(tokensAfter(first, 1)).toBe(first[0].tokens.length);
+    expect(tokensAfter(first, 8)).toBeLessThan(first.reduce((sum, { tokens }) => sum + tokens.length, 0));
+    const paths = new Map(first.map(({ search, tokens }) => [search?.node, tokens.join()]));
+    expect(new Set(paths.values()).size).toBe(paths.size);
+  });
+});
+
+describe("votes", () => {
+  const sample = (answer: string | undefined, weight: number, right = false): EvaluatedSample => ({
+    problem: "p",
+    sample: 0,
+    gold: "1",
+    text: "",
+    tokens: [1, 2],
+    logprobs: [0, 0],
+    stop: "stop",
+    strict: { answer, verdict: right ? "equal" : "different", rule: "", reason: "" },
+    reward: 0,
+    parts: {},
+    solved: right,
+    search: { node: 1, end: "output", weight, fresh: 1 },
+  });
+  const samples = [
+    sample("2", 0.1),
+    sample(undefined, 0.9),
+    sample("1", 0.9, true),
+    sample("2.0", 0.2),
+    sample("1", 0.5, true),
+  ];
+
+  test("equal answers share their votes; the weights decide, or the rollouts alone", () => {
+    expect(chosenRollout(samples, 4, "maj", "math")).toBe(0);
+    expect(chosenRollout(samples, 4, "vote", "math")).toBe(2);
+    // Two against two: the higher mean weight.
+    expect(chosenRollout(samples, 5, "maj", "math")).toBe(2);
+    // One against one of equal weight: the earlier.
+    expect(chosenRollout([sample("3", 1), sample("4", 1)], 2, "vote", "math")).toBe(0);
+    expect(chosenRollout([sample(undefined, 1)], 1, "vote", "math")).toBeUndefined();
+  });
+
+  test("right after the first rollouts", () => {
+    const at = (measure: "maj@r" | "vote@r" | "oracle@r") =>
+      [1, 2, 3, 4, 5].map((r) => rightAfter(measure, samples, r, "math"));
+    expect(at("oracle@r")).toEqual([false, false, true, true, true]);
+    expect(at("maj@r")).toEqual([false, false, true, false, true]);
+    expect(at("vote@r")).toEqual([false, false, true, true, true]);
+  });
+});
+
+describe("stored searches", () => {
+  const dir = mkdtempSync(join(tmpdir(), "rifft-search-"));
+  afterAll(() => rmSync(dir, { recursive: true }));
+
+  test("killed in the middle of a search and asked again, the file ends with the same bytes", async () => {
+    // Two chunks of trees, the second one not full.
+    const problems = problemsWith((i) => 1 + (i % 3), 40);
+    const task = taskOf(problems);
+    const settings = {
+      ...gradingSettings(task),
+      model: "tiny",
+      split: "test",
+      n: 4,
+      temperature: 1,
+      maxTokens: 40,
+      seed: 0,
+      search: consistency,
+    };
+    const asked = (name: string) =>
+      measure({
+        dir: join(dir, name),
+        settings,
+        weights: "w",
+        task,
+        problems,
+        withModel: async (work) => {
+          await model.discard();
+          await work(model);
+        },
+      });
+    const whole = await asked("whole");
+    const file = (name: string) => join(dir, name, whole?.line.file ?? "");
+    const bytes = readFileSync(file("whole"));
+    await asked("killed");
+    // As a kill leaves it: some lines of the second chunk, the last one cut.
+    writeFileSync(file("killed"), bytes.subarray(0, Math.floor(bytes.length * 0.93)));
+    const again = await asked("killed");
+    expect(readFileSync(file("killed"))).toEqual(bytes);
+    expect(again?.report).toEqual(whole?.report);
+    // Graded again from the lines alone, the report is the same.
+    expect(reportOf(settings, readSamples(file("whole")).samples)).toEqual(whole?.report);
+    const measures = whole?.report.measures ?? [];
+    const names = measures
+      .filter(({ grading }) => grading === "strict")
+      .map(({ name, k }) => `${name} ${k ?? ""}`.trim());
+    expect(names).toEqual([
+      "accuracy",
+      ...["maj@r", "vote@r", "oracle@r"].flatMap((name) => [1, 2, 4].map((k) => `${name} ${k}`)),
+    ]);
+  });
+});
