@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -7,9 +7,11 @@ import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { loadModelFiles } from "../src/model/load.ts";
+import { readSafetensorsHeader } from "../src/model/safetensors.ts";
 import { exportRun } from "../src/run/export.ts";
 import { loadTask } from "../src/task/load.ts";
-import { encodePrompt } from "../src/task/prompt.ts";
+import { encodePrompt, encodeResponse } from "../src/task/prompt.ts";
+import { TAG_TOKENS } from "../src/tags/index.ts";
 import { rifft, startRifft } from "./helpers/cli.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-export-"));
@@ -31,7 +33,7 @@ lr = 1e-2
 beforeAll(async () => {
   mkdirSync(out);
   writeFileSync(join(dir, "r.toml"), recipe());
-  writeFileSync(join(dir, "lora.toml"), recipe("lora = { rank = 2, alpha = 4 }"));
+  writeFileSync(join(dir, "lora.toml"), recipe('lora = { rank = 2, alpha = 4 }\nfunctions = "tokens"'));
   for (const [file, folder] of [
     ["r.toml", run],
     ["lora.toml", adapter],
@@ -80,6 +82,31 @@ describe("what is exported", () => {
     );
     const [a, b] = [before, after].map((each) => scoresSchema.parse(JSON.parse(each.stdout)).logprobs[0].slice(1));
     a.forEach((value, i) => expect(Math.abs((value ?? NaN) - (b[i] ?? NaN))).toBeLessThan(Math.max(limit, 1e-4)));
+  });
+
+  test("holds the functional tokens, which are tokens in a response and text in a prompt", async () => {
+    const format = async (name: "merged" | "gguf" | "peft") => {
+      const target = join(out, name === "gguf" ? "tags.gguf" : `tags-${name}`);
+      await exportRun({ run: adapter, format: name, out: target });
+      return target;
+    };
+    for (const path of [await format("merged"), await format("gguf")]) {
+      const { tokenizer, config } = await loadModelFiles(path);
+      expect([...tokenizer.added.keys()]).toEqual(TAG_TOKENS);
+      expect(config.vocab).toBe(tokenizer.vocabSize);
+      const ids = encodeResponse(tokenizer, "<verify>12</verify>");
+      expect(ids.length).toBe(4);
+      expect(tokenizer.decode(ids)).toBe("<verify>12</verify>");
+      expect(() => tokenizer.encode("<verify>")).toThrow("no token for");
+    }
+    const peft = await format("peft");
+    const config = z
+      .object({ trainable_token_indices: z.record(z.string(), z.array(z.number())) })
+      .parse(JSON.parse(readFileSync(join(peft, "adapter_config.json"), "utf8")));
+    expect(Object.keys(config.trainable_token_indices).sort()).toEqual(["embed_tokens", "lm_head"]);
+    const header = await readSafetensorsHeader(join(peft, "adapter_model.safetensors"));
+    expect(header.get("base_model.model.lm_head.token_adapter.trainable_tokens_delta")?.dims).toEqual([16, 64]);
+    expect(readdirSync(peft)).toContain("tokenizer.json");
   });
 
   test("has a tokenizer that gives the same ids on 1,000 problems", async () => {

@@ -44,7 +44,7 @@ const linesIn = (file: string) => readFileSync(file, "utf8").split("\n").length 
 
 describe.each([
   ["full", ""],
-  ["lora", "lora = { rank = 4, alpha = 8 }"],
+  ["lora", 'lora = { rank = 4, alpha = 8 }\nfunctions = "tokens"'],
 ])("a run, %s", (name, lora) => {
   const file = join(dir, `${name}.toml`);
   const whole = join(dir, `${name}-whole`);

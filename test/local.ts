@@ -1,12 +1,11 @@
 import { join } from "node:path";
 import { expect } from "vitest";
 import { BaseWeights } from "../src/engine/local/weights.ts";
-import { type LocalEngine, LocalModel } from "../src/engine/local/index.ts";
+import { type LocalEngine, LocalModel, readFiles } from "../src/engine/local/index.ts";
 import { type MemoryPlan, planMemory } from "../src/engine/local/plan.ts";
 import { RandomStream } from "../src/engine/random.ts";
 import type { Loss, ModelSpec } from "../src/engine/types.ts";
 import type { Forest, Segment, Tree } from "../src/forest/types.ts";
-import { loadModelFiles } from "../src/model/load.ts";
 import type { ModelConfig } from "../src/model/types.ts";
 
 // What tests of the local engine share: tiny models with plans of their own, trees of random tokens, gradients and their distance.
@@ -46,10 +45,10 @@ export async function plannedModel(
   shared?: BaseWeights,
 ): Promise<LocalModel> {
   const spec: ModelSpec = { base: fixture(family), train: "none", ...rest };
-  const files = await loadModelFiles(spec.base);
+  const files = await readFiles(spec);
   const whole = { ...planMemory(files, spec), ...plan };
   const base = spec.train === "full" ? null : (shared ?? new BaseWeights(files, whole.keepStored));
-  return new LocalModel(engine.runtime, files, base, spec, whole, () => loadModelFiles(spec.base));
+  return new LocalModel(engine.runtime, files, base, spec, whole, () => readFiles(spec));
 }
 
 export const lora = { lora: { rank: 3, alpha: 6 } };

@@ -79,6 +79,7 @@ export function tile<T extends Uint16Array | Float32Array>(target: T, pattern: T
 export function numberTokenizer(vocabSize: number): Tokenizer {
   return {
     vocabSize,
+    added: new Map(),
     hasChatTemplate: false,
     encode: (text) => Int32Array.from(text.split(" ").filter(Boolean), Number),
     decode: (ids) => Array.from(ids, (id) => `${id} `).join(""),

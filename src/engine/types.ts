@@ -105,8 +105,11 @@ export interface ModelSpec {
   base: string;
   train: "none" | "full" | { lora: LoraSettings };
   heads?: HeadSpec[];
-  /** New vocabulary rows. Not built yet: refused by `capabilities`. */
-  addTokens?: string[];
+  /**
+   * Tokens to add to the vocabulary, as `Tokenizer.added`; one that the tokenizer knows keeps its id and row. A new row begins as the
+   * mean of the rows that spell its words. Trained as group "tokens": beside an adapter they alone of their matrices, or with everything.
+   */
+  addTokens?: readonly string[];
   /** Longest path in tokens; the base's own limit when absent or larger. */
   context?: number;
   /** The part of the engine's memory budget that this model may take, where several are open at once; 1 when absent. */
@@ -157,7 +160,7 @@ export interface Capabilities {
 }
 
 export interface OptimSettings {
-  /** By parameter group: "body", "head:<name>". */
+  /** By parameter group: "body", "head:<name>", "tokens" (as "body" where absent). */
   groups: Record<string, AdamSettings>;
   /** Clips the global norm over all groups. */
   maxGradNorm?: number;

@@ -60,6 +60,11 @@ const answerGradeSchema = z.strictObject({
   reason: z.string(),
 });
 
+export const programResultSchema: z.ZodType<ProgramResult> = z.strictObject({
+  answer: z.string().optional(),
+  failure: z.string().optional(),
+});
+
 export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject({
   problem: z.string().min(1),
   sample: z.int().nonnegative(),
@@ -78,7 +83,7 @@ export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject(
   parts: z.record(z.string(), z.number()),
   solved: z.boolean(),
   error: z.string().optional(),
-  program: z.strictObject({ answer: z.string().optional(), failure: z.string().optional() }).optional(),
+  program: programResultSchema.optional(),
 });
 
 /** A samples file as far as it was written. */

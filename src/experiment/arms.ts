@@ -11,14 +11,17 @@ export interface ArmRecipe {
   arm: string;
   /** Position among the arm's settings, from 0. */
   setting: number;
-  /** The budgets that apply: an arm that generates nothing has no mark of generated tokens. */
+  /**
+   * The budgets that apply. An arm that generates nothing has no mark of generated tokens beside one of engine seconds; where tokens
+   * are the only budget it is within it however long it trains, and its own length ends it.
+   */
   budgets: BudgetName[];
   /** The recipe with the marks of the given budgets. */
   recipe(seed: number, marks: readonly BudgetName[]): Recipe;
 }
 
 /** Keys that say how long a stage runs. */
-const LENGTHS = ["epochs", "steps", "stopAt"] as const;
+const LENGTHS = ["epochs", "steps", "patience", "stopAt"] as const;
 
 /** Every arm with every setting, its recipe checked. A UserError names the arm, the setting and the key. */
 export function armRecipes(experiment: ExperimentFile): ArmRecipe[] {
@@ -42,7 +45,7 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
     if (stages.length + arm.stage.length === 0) throw new UserError(`${source}: it has no stage; add [[arm.stage]]`);
     // The experiment's budgets take the place of the length that the recipe's own last stage has.
     const end = stages[stages.length - 1];
-    if (arm.stage.length === 0 && !samplesFirst(end)) for (const key of ["epochs", "steps"]) delete end[key];
+    if (arm.stage.length === 0 && !endsItself(end, experiment)) for (const key of ["epochs", "steps"]) delete end[key];
     stages.push(...structuredClone(arm.stage));
     raw.stage = stages;
     for (const changes of [experiment.set, arm.set, arm.settings[setting]]) {
@@ -65,14 +68,8 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
   const last = stages[stages.length - 1];
   checkBudget(experiment, last, stages.length, source);
   const generates = methodOf(last)?.generates === true;
-  const budgets = BUDGETS.filter(
-    (name) => experiment.budgets[name] !== undefined && (generates || name !== "generatedTokens"),
-  );
-  if (budgets.length === 0) {
-    throw new UserError(
-      `${source}: ${String(last.method)} generates nothing, so it has no point of equal generated tokens; add \`budgets.engineSeconds\``,
-    );
-  }
+  const given = BUDGETS.filter((name) => experiment.budgets[name] !== undefined);
+  const budgets = generates || given.length === 1 ? given : given.filter((name) => name !== "generatedTokens");
   return {
     arm: arm.name,
     setting,
@@ -98,12 +95,17 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
 const methodOf = (stage: Record<string, unknown>): { generates: boolean; markAtEnd?: boolean } | undefined =>
   Object.values(methods).find(({ name }) => name === stage.method);
 
-/** A method that samples before it trains ends by a length of its own, which stands beside the marks. */
+/** A method that samples before it trains. */
 const samplesFirst = (stage: Record<string, unknown>): boolean => methodOf(stage)?.markAtEnd === true;
 
+/** Whether a stage ends by a length of its own, which stands beside the marks: one that samples first, and one that tokens do not measure. */
+const endsItself = (stage: Record<string, unknown>, { budgets }: Pick<ExperimentFile, "budgets">): boolean =>
+  samplesFirst(stage) || (methodOf(stage)?.generates === false && budgets.engineSeconds === undefined);
+
 /** Arms are compared at the experiment's budgets and no others. */
-function checkBudget({ budgets }: ExperimentFile, last: Record<string, unknown>, count: number, source: string): void {
-  const length = LENGTHS.find((key) => key in last && (key === "stopAt" || !samplesFirst(last)));
+function checkBudget(experiment: ExperimentFile, last: Record<string, unknown>, count: number, source: string): void {
+  const { budgets } = experiment;
+  const length = LENGTHS.find((key) => key in last && (key === "stopAt" || !endsItself(last, experiment)));
   if (length !== undefined) {
     throw new UserError(
       `${source}: \`stage.${count}.${length}\` would end its last stage, which the experiment's \`budgets\` do for all arms alike; remove it`,

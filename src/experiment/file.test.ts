@@ -33,6 +33,20 @@ const parse = (changed: Partial<Record<keyof typeof parts, string>> = {}) =>
   parseExperiment(Object.values({ ...parts, ...changed }).join("\n"), { source: "x.toml", baseDir: dir });
 
 describe("an experiment file", () => {
+  test("where generated tokens are the only budget, an arm that generates nothing ends by a length of its own", () => {
+    const experiment = parse({
+      budgets: "budgets = { generatedTokens = 9 }",
+      contrast: parts.contrast.replace("engineSeconds", "generatedTokens"),
+      sft: `${parts.sft}\nsteps = 40\npatience = 3\nschedule = { kind = "cosine" }`,
+      final: `${parts.final}\ncurve = { every = 5 }`,
+    });
+    const [sft, , grpo] = armRecipes(experiment);
+    expect(sft.budgets).toEqual(["generatedTokens"]);
+    const stage = sft.recipe(0, sft.budgets).stages[1];
+    expect(stage).toMatchObject({ budget: { kind: "steps", amount: 40 }, patience: 3, markAtEnd: true });
+    expect(grpo.recipe(0, grpo.budgets).stages[1].budget).toEqual({ kind: "generatedTokens", amount: 9 });
+  });
+
   test("arms, settings and marks: an arm that generates nothing has seconds alone", () => {
     const experiment = parse();
     const arms = armRecipes(experiment);
@@ -106,12 +120,12 @@ describe("an experiment file", () => {
       "marks need a constant learning rate",
     ],
     [
-      "an arm that cannot reach the budget",
+      "an arm that nothing ends",
       {
         budgets: "budgets = { generatedTokens = 9 }",
         contrast: parts.contrast.replace("engineSeconds", "generatedTokens"),
       },
-      "sft generates nothing, so it has no point of equal generated tokens",
+      "sft generates nothing while it trains, so that generatedTokens do not say when it ends; add epochs, steps",
     ],
   ])("%s is refused, naming the arm", (_, changed, message) => {
     expect(() => armRecipes(parse(changed))).toThrow(message);

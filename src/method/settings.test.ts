@@ -45,4 +45,11 @@ describe("settings", () => {
     });
     expect(adam({ ...settings, maxGradNorm: 1 }, 0.5).maxGradNorm).toBe(1);
   });
+
+  test("functional tokens have a learning rate of their own, which the schedule scales too", () => {
+    const settings = sftSettings.parse({ lr: 1e-3, tokensLr: 8e-3 });
+    const { groups } = adam(settings, 5e-4);
+    expect(groups.body.lr).toBe(5e-4);
+    expect(groups.tokens).toEqual({ ...groups.body, lr: 4e-3 });
+  });
 });

@@ -17,6 +17,8 @@ export function optimizerSettings(defaults: OptimizerDefaults) {
   return {
     /** AdamW's peak learning rate; the stage's schedule scales it. */
     lr: z.number().positive().default(defaults.lr),
+    /** Peak learning rate of the rows of functional tokens, scaled likewise; `lr` when absent. */
+    tokensLr: z.number().positive().optional(),
     betas: z.tuple([beta, beta]).default(defaults.betas),
     eps: z.number().positive().default(defaults.eps),
     /** Decoupled: each update also takes lr * weightDecay of a weight. */
@@ -29,9 +31,11 @@ export function optimizerSettings(defaults: OptimizerDefaults) {
 }
 
 /** What `optimStep` is asked for at this learning rate. */
-export function adam(settings: OptimizerDefaults, lr: number): OptimSettings {
-  const { betas, eps, weightDecay, maxGradNorm } = settings;
-  return { groups: { body: { lr, betas, eps, weightDecay } }, maxGradNorm: maxGradNorm || undefined };
+export function adam(settings: OptimizerDefaults & { tokensLr?: number }, lr: number): OptimSettings {
+  const { betas, eps, weightDecay, maxGradNorm, tokensLr } = settings;
+  const body = { lr, betas, eps, weightDecay };
+  const tokens = tokensLr !== undefined && { tokens: { ...body, lr: (lr / settings.lr) * tokensLr } };
+  return { groups: { body, ...tokens }, maxGradNorm: maxGradNorm || undefined };
 }
 
 export interface Accumulated {

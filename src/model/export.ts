@@ -130,10 +130,16 @@ export interface AdapterPair {
   b: Float32Array;
 }
 
+/** The tensor in an adapter's file that holds rows of a module such as `model.embed_tokens`. */
+export const tokenRowsName = (module: string): string =>
+  `base_model.model.${module}.token_adapter.trainable_tokens_delta`;
+
 /**
- * Writes an adapter folder that `peft` loads: adapter_config.json and adapter_model.safetensors (float32).
+ * Writes an adapter folder that `peft` loads: adapter_config.json and adapter_model.safetensors (float32). Rows of added tokens stand in
+ * it as `trainable_token_indices`, and the tokenizer beside it; the base's embedding must be resized before that is loaded.
  * @param baseName the name or path of the base model, as `peft` is to look it up
  * @param adapters by module, such as `layers.0.self_attn.q_proj`
+ * @param rows of added tokens, by matrix, each [ids, hidden]
  */
 export async function exportPeft(
   folder: string,
@@ -141,6 +147,7 @@ export async function exportPeft(
   baseName: string,
   lora: { rank: number; alpha: number },
   adapters: ReadonlyMap<string, AdapterPair>,
+  rows: ReadonlyMap<string, Float32Array> = new Map(),
 ): Promise<void> {
   const shapes = tensorShapes(files.config);
   const plan = new Map<string, TensorPlan>();
@@ -154,6 +161,15 @@ export async function exportPeft(
     data.set(`${prefix}.lora_A.weight`, a);
     data.set(`${prefix}.lora_B.weight`, b);
   }
+  const ids = Array.from(files.added?.ids ?? []);
+  const indices: Record<string, number[]> = {};
+  for (const [matrix, values] of rows) {
+    const module = matrix.replace(/\.weight$/, "");
+    const name = tokenRowsName(module);
+    plan.set(name, { dims: [ids.length, files.config.hidden], type: "f32" });
+    data.set(name, values);
+    indices[module.slice(module.lastIndexOf(".") + 1)] = ids;
+  }
   const config = {
     peft_type: "LORA",
     task_type: "CAUSAL_LM",
@@ -165,9 +181,13 @@ export async function exportPeft(
     bias: "none",
     fan_in_fan_out: false,
     inference_mode: true,
+    ...(rows.size > 0 ? { trainable_token_indices: indices } : {}),
   };
   await writeFolder(folder, async (target) => {
     await writeFileSynced(join(target, "adapter_config.json"), json(config));
+    for (const [name, content] of rows.size > 0 ? files.sidecars : []) {
+      if (!/^(config|generation_config)\.json$/.test(name)) await writeFileSynced(join(target, name), content);
+    }
     const writer = await SafetensorsWriter.create(join(target, "adapter_model.safetensors"), plan);
     try {
       for (const [name, values] of data) await writer.write(name, toBytes(values, "f32", name));

@@ -8,15 +8,15 @@ import { ropeDivisors, ropeScalingKeys, type RopeSetting } from "./rope.ts";
 import { checkTokenizer } from "./huggingface.ts";
 import { checkShapes } from "./shape.ts";
 import { writeSidecars } from "./sidecars.ts";
-import { createTokenizer, type TokenizerJson } from "./tokenizer.ts";
-import type { ModelConfig, ModelFiles, StoredTensor, Tokenizer } from "./types.ts";
+import { createTokenizer, type TokenizerJson, type TokenizerSource } from "./tokenizer.ts";
+import type { ModelConfig, ModelFiles, StoredTensor } from "./types.ts";
 import { widen } from "./widen.ts";
 
-/** The tokenizer alone of a GGUF file. */
-export async function ggufTokenizer(path: string): Promise<Tokenizer> {
+/** The tokenizer alone of a GGUF file, without its chat template. */
+export async function ggufTokenizerSource(path: string): Promise<TokenizerSource> {
   const metadata = metadataReader((await readGgufHeader(path)).metadata, path);
-  const { json } = ggufTokenizerJson(metadata, path);
-  return createTokenizer({ json, specialTokens: {}, path });
+  const { json, added } = ggufTokenizerJson(metadata, path);
+  return { json, added, specialTokens: {}, path };
 }
 
 /** Reads a GGUF file: weights as stored, tokenizer and chat template as Hugging Face files. */
@@ -29,11 +29,11 @@ export async function loadGguf(path: string): Promise<ModelFiles> {
       `${path}: one of ${metadata.number("split.count")} parts; join them with llama-gguf-split --merge first`,
     );
   }
-  const { json, texts } = ggufTokenizerJson(metadata, path);
+  const { json, texts, added } = ggufTokenizerJson(metadata, path);
   const config = readConfig(metadata, architecture, described, path);
   const tokens = tokenTexts(metadata, texts, json, config);
   const chatTemplate = metadata.string("tokenizer.chat_template");
-  const tokenizer = createTokenizer({ json, specialTokens: tokens, chatTemplate, path });
+  const tokenizer = createTokenizer({ json, specialTokens: tokens, chatTemplate, added, path });
   const ends = endTokens.flatMap((token) => tokenizer.idOf(token) ?? []);
   config.eosIds = [...new Set([...config.eosIds, ...ends])];
   checkTokenizer(config, tokenizer, path);
@@ -56,7 +56,7 @@ export async function loadGguf(path: string): Promise<ModelFiles> {
     }
     return tensors;
   });
-  return { config, tensors, tokenizer, sidecars: writeSidecars(config, json, tokens, chatTemplate) };
+  return { config, tensors, tokenizer, sidecars: writeSidecars(config, json, tokens, chatTemplate, added) };
 }
 
 function readConfig(

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import {
+  addedTokensKey,
   endTokens,
   escapeToken,
   ggufTokenizerJson,
@@ -77,6 +78,7 @@ export function tokenizerMetadata(source: TokenizerSource, config: ModelConfig):
     );
   }
   metadata.set("tokenizer.ggml.token_type", { i32s: types });
+  if (source.added) metadata.set(addedTokensKey, [...source.added]);
   const idOf = (token: string | undefined) => (token === undefined ? -1 : tokens.indexOf(token));
   const setId = (name: string, id: number | undefined) => {
     if (id !== undefined && id >= 0) metadata.set(`tokenizer.ggml.${name}_token_id`, { u32: id });
@@ -114,10 +116,8 @@ function textsById(json: TokenizerJson, vocab: Record<string, number>, rows: num
 function isLongestMatch(json: TokenizerJson, tokens: readonly (string | undefined)[]): boolean {
   const words = tokens.filter((token) => token !== undefined);
   if (json.model.type !== "WordLevel" || words.length < tokens.length) return false;
-  const expected = wordTokenizerJson(
-    words,
-    json.added_tokens.filter(({ special }) => special).map(({ id }) => id),
-  );
+  const whole = (kind: boolean) => json.added_tokens.flatMap(({ id, special = false }) => (special === kind ? id : []));
+  const expected = wordTokenizerJson(words, whole(true), whole(false));
   return JSON.stringify(expected.pre_tokenizer) === JSON.stringify(json.pre_tokenizer) && !json.normalizer;
 }
 

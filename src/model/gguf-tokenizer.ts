@@ -6,6 +6,9 @@ import { wordTokenizerJson } from "./word-tokenizer.ts";
 /** `tokenizer.ggml.token_type`. */
 export const tokenType = { normal: 1, control: 3, userDefined: 4, unused: 5 } as const;
 
+/** The key under which a file names the tokens of `Tokenizer.added`; other programs pass it by. */
+export const addedTokensKey = "rifft.added_tokens";
+
 /** Ends a turn or a text in the families that rifft reads; files name only some of them. */
 export const endTokens = ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"];
 
@@ -88,10 +91,18 @@ export const preTokenizers = new Map<string, PreTokenizer>([
 ]);
 
 /**
- * The `tokenizer.json` that stands for the tokenizer in a GGUF file, and each id's text in it. Throws a UserError for types other than
- * byte-level BPE and longest match ("rwkv").
+ * The `tokenizer.json` that stands for the tokenizer in a GGUF file, each id's text in it, and which tokens were added by
+ * `ModelSpec.addTokens`. Throws a UserError for types other than byte-level BPE and longest match ("rwkv").
  */
-export function ggufTokenizerJson(metadata: Metadata, path: string): { json: TokenizerJson; texts: string[] } {
+export function ggufTokenizerJson(
+  metadata: Metadata,
+  path: string,
+): { json: TokenizerJson; texts: string[]; added?: string[] } {
+  const added = metadata.strings(addedTokensKey);
+  return { ...tokenizerJson(metadata, path), added };
+}
+
+function tokenizerJson(metadata: Metadata, path: string): { json: TokenizerJson; texts: string[] } {
   const model = metadata.string("tokenizer.ggml.model");
   const tokens = metadata.strings("tokenizer.ggml.tokens");
   if (model === "rwkv" && tokens) return longestMatchJson(tokens, metadata, path);
@@ -168,8 +179,9 @@ function longestMatchJson(
     return text;
   });
   const types = metadata.numbers("tokenizer.ggml.token_type") ?? [];
-  const special = tokens.flatMap((_, id) => (types[id] === tokenType.control ? [id] : []));
-  return { json: wordTokenizerJson(texts, special), texts };
+  const idsOf = (type: number) => tokens.flatMap((_, id) => (types[id] === type ? [id] : []));
+  const json = wordTokenizerJson(texts, idsOf(tokenType.control), idsOf(tokenType.userDefined));
+  return { json, texts };
 }
 
 /** A token of a longest-match vocabulary as the file spells it: \\, \n, \r, \t and \xNN are escapes. */

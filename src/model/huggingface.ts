@@ -38,10 +38,10 @@ export async function loadHuggingFace(folder: string): Promise<ModelFiles> {
 }
 
 /** The tokenizer alone of a folder in Hugging Face layout. */
-export async function huggingFaceTokenizer(folder: string): Promise<Tokenizer> {
+export async function huggingFaceTokenizerSource(folder: string): Promise<TokenizerSource> {
   const sidecars = await readSidecars(folder);
   await need(folder, sidecars, "tokenizer.json");
-  return readTokenizer(folder, sidecars).tokenizer;
+  return tokenizerSource(sidecars, folder);
 }
 
 async function readSidecars(folder: string): Promise<Map<string, Uint8Array>> {
@@ -80,6 +80,7 @@ const tokenizerConfigSchema = z.looseObject({
   unk_token: tokenTextSchema,
   pad_token: tokenTextSchema,
   chat_template: z.union([z.string(), z.array(z.looseObject({ name: z.string(), template: z.string() }))]).nullish(),
+  rifft_added_tokens: z.array(z.string()).optional(),
 });
 
 /** What the files beside the weights say of the tokenizer. */
@@ -100,7 +101,7 @@ export function tokenizerSource(sidecars: ReadonlyMap<string, Uint8Array>, folde
       ? named.find((entry) => entry.name === "default")?.template
       : named;
   const json = parseJson(sidecars.get("tokenizer.json") ?? "", tokenizerJsonSchema, path);
-  return { json, specialTokens, chatTemplate, path };
+  return { json, specialTokens, chatTemplate, added: config.rifft_added_tokens, path };
 }
 
 function readTokenizer(folder: string, sidecars: Map<string, Uint8Array>) {

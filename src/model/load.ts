@@ -1,8 +1,10 @@
 import { stat } from "node:fs/promises";
 import { UserError } from "../errors.ts";
 import { systemError } from "./files.ts";
-import { ggufTokenizer, loadGguf } from "./gguf-model.ts";
-import { huggingFaceTokenizer, loadHuggingFace } from "./huggingface.ts";
+import { withAddedTokens } from "./add-tokens.ts";
+import { ggufTokenizerSource, loadGguf } from "./gguf-model.ts";
+import { huggingFaceTokenizerSource, loadHuggingFace } from "./huggingface.ts";
+import { createTokenizer } from "./tokenizer.ts";
 import type { ModelFiles, Tokenizer } from "./types.ts";
 
 /**
@@ -25,7 +27,9 @@ export async function loadModelFiles(path: string): Promise<ModelFiles> {
   throw new UserError(`${path}: expected a folder in Hugging Face layout or a .gguf file`);
 }
 
-/** The tokenizer of such a model without its weights. */
-export function loadTokenizer(path: string): Promise<Tokenizer> {
-  return path.endsWith(".gguf") ? ggufTokenizer(path) : huggingFaceTokenizer(path);
+/** The tokenizer of such a model without its weights, as a model with these tokens added has it. */
+export async function loadTokenizer(path: string, addTokens: readonly string[] = []): Promise<Tokenizer> {
+  const source = path.endsWith(".gguf") ? await ggufTokenizerSource(path) : await huggingFaceTokenizerSource(path);
+  const tokenizer = createTokenizer(source);
+  return addTokens.length > 0 ? createTokenizer(withAddedTokens(source, tokenizer, addTokens)) : tokenizer;
 }

@@ -8,6 +8,7 @@ export function writeSidecars(
   json: TokenizerJson,
   specialTokens: Record<string, string>,
   chatTemplate: string | undefined,
+  added?: readonly string[],
 ): Map<string, Uint8Array> {
   const encode = (value: unknown) => new TextEncoder().encode(JSON.stringify(value, null, 2) + "\n");
   const tokenizerConfig = {
@@ -15,6 +16,7 @@ export function writeSidecars(
     tokenizer_class: "PreTrainedTokenizerFast",
     ...specialTokens,
     ...(chatTemplate === undefined ? {} : { chat_template: chatTemplate }),
+    ...(added === undefined ? {} : { rifft_added_tokens: added }),
     clean_up_tokenization_spaces: false,
     model_max_length: config.maxContext,
   };

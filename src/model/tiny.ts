@@ -11,6 +11,8 @@ const endToken = "<|endoftext|>";
 export interface TinyShape {
   /** Words (with their leading space), digits, punctuation, newline: every text must be made of these. */
   vocabulary: readonly string[];
+  /** Words that are left out, for they will be added tokens. */
+  without?: readonly string[];
   hidden?: number;
   layers?: number;
   heads?: number;
@@ -25,7 +27,8 @@ export interface TinyShape {
  * @param normal standard normal numbers for the initial weights
  */
 export function tinyFiles(shape: TinyShape, normal: () => number): ModelFiles {
-  const { vocabulary, hidden = 64, layers = 3, heads = 4, intermediate = 160, maxContext = 256 } = shape;
+  const { without = [], hidden = 64, layers = 3, heads = 4, intermediate = 160, maxContext = 256 } = shape;
+  const vocabulary = shape.vocabulary.filter((word) => !without.includes(word));
   const words = [endToken, ...vocabulary];
   if (vocabulary.length === 0 || vocabulary.includes("")) {
     throw new UserError("tiny: expected a vocabulary of non-empty strings; give the task's words");

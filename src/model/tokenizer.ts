@@ -2,7 +2,7 @@ import { Template } from "@huggingface/jinja";
 import { Tokenizer as LibraryTokenizer } from "@huggingface/tokenizers";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import type { Message, Tokenizer } from "./types.ts";
+import type { EncodeOptions, Message, Tokenizer } from "./types.ts";
 
 const addedTokenSchema = z.looseObject({
   id: z.int().nonnegative(),
@@ -26,6 +26,8 @@ export interface TokenizerSource {
   /** bos_token, eos_token, ...: what the chat template may name. */
   specialTokens: Record<string, string>;
   chatTemplate?: string;
+  /** Which of the added tokens stand for their text in trusted text alone: `Tokenizer.added`. */
+  added?: readonly string[];
   /** The file, for messages. */
   path: string;
 }
@@ -43,25 +45,25 @@ export function createTokenizer(source: TokenizerSource): Tokenizer {
 
 class JsonTokenizer implements Tokenizer {
   readonly vocabSize: number;
+  readonly added: ReadonlyMap<string, number>;
   readonly hasChatTemplate: boolean;
   private readonly library: LibraryTokenizer;
-  private readonly added: Map<string, AddedToken>;
-  private readonly addedById: Map<number, AddedToken>;
-  private readonly anyAdded?: RegExp;
-  private readonly plainAdded?: RegExp;
+  /** Tokens that are found by their text, before the library sees it. */
+  private readonly whole: Map<string, AddedToken>;
+  private readonly wholeById: Map<number, AddedToken>;
+  private readonly patterns = new Map<string, RegExp | undefined>();
   private readonly template?: Template;
   private readonly source: TokenizerSource;
 
   constructor(source: TokenizerSource) {
     this.source = source;
     const { json, chatTemplate, path } = source;
-    this.added = new Map(json.added_tokens.map((token) => [token.content, token]));
-    this.addedById = new Map(json.added_tokens.map((token) => [token.id, token]));
-    this.anyAdded = alternation(json.added_tokens);
-    this.plainAdded = alternation(json.added_tokens.filter((token) => !token.special));
+    this.whole = new Map(json.added_tokens.map((token) => [token.content, token]));
+    this.wholeById = new Map(json.added_tokens.map((token) => [token.id, token]));
+    this.added = new Map((source.added ?? []).map((text) => [text, this.idOfAdded(text)]));
     try {
       // Added tokens are split off here, because the library would find special ones in any text.
-      const model = { ...json.model, vocab: withoutSpecial(json) };
+      const model = { ...json.model, vocab: this.withoutHidden(json) };
       const parts = { normalizer: null, decoder: null, ...json, post_processor: null, added_tokens: [], model };
       this.library = new LibraryTokenizer({ ...parts, pre_tokenizer: exactPreTokenizer(json.pre_tokenizer) }, {});
     } catch (error) {
@@ -79,9 +81,9 @@ class JsonTokenizer implements Tokenizer {
     }
   }
 
-  encode(text: string, options?: { special: boolean }): Int32Array {
+  encode(text: string, options: EncodeOptions = {}): Int32Array {
     const ids: number[] = [];
-    const pattern = options?.special ? this.anyAdded : this.plainAdded;
+    const pattern = this.pattern(options);
     let done = 0;
     let trimNext = false;
     const plain = (piece: string) => {
@@ -89,7 +91,7 @@ class JsonTokenizer implements Tokenizer {
       for (const id of this.encodePlain(piece)) ids.push(id);
     };
     for (const match of pattern ? text.matchAll(pattern) : []) {
-      const token = this.added.get(match[0]);
+      const token = this.whole.get(match[0]);
       if (!token) continue;
       const before = text.slice(done, match.index);
       plain(token.lstrip ? before.trimEnd() : before);
@@ -122,10 +124,10 @@ class JsonTokenizer implements Tokenizer {
       run = [];
     };
     for (const id of ids) {
-      const token = this.addedById.get(id);
+      const token = this.wholeById.get(id);
       if (token) {
         flush();
-        if (!token.special || options?.special) text += token.content;
+        if (!token.special || options?.special || this.added.has(token.content)) text += token.content;
       } else if (this.library.id_to_token(id) !== undefined) {
         run.push(id);
       }
@@ -135,7 +137,35 @@ class JsonTokenizer implements Tokenizer {
   }
 
   idOf(token: string): number | undefined {
-    return this.added.get(token)?.id ?? this.library.token_to_id(token);
+    return this.whole.get(token)?.id ?? this.library.token_to_id(token);
+  }
+
+  private idOfAdded(text: string): number {
+    const token = this.whole.get(text);
+    if (token) return token.id;
+    throw new UserError(
+      `${this.source.path}: ${JSON.stringify(text)} is named as an added token, and there is no such token; fetch or export the tokenizer again`,
+    );
+  }
+
+  /** Matches the text of any token that a text of this kind may stand for. */
+  private pattern({ special = false, added = false }: EncodeOptions): RegExp | undefined {
+    const key = `${special} ${added}`;
+    if (!this.patterns.has(key)) {
+      const found = [...this.whole.values()].filter((token) =>
+        this.added.has(token.content) ? added : special || !token.special,
+      );
+      this.patterns.set(key, alternation(found));
+    }
+    return this.patterns.get(key);
+  }
+
+  /** The model's vocabulary without the tokens that not every text may stand for, so that no piece of a text can be one of them. */
+  private withoutHidden({ model: { vocab }, added_tokens }: TokenizerJson): unknown {
+    if (typeof vocab !== "object" || vocab === null || Array.isArray(vocab)) return vocab;
+    const special = added_tokens.flatMap(({ content, special }) => (special ? content : []));
+    const hidden = new Set([...special, ...this.added.keys()]);
+    return Object.fromEntries(Object.entries(vocab).filter(([token]) => !hidden.has(token)));
   }
 
   renderChat(messages: Message[]): string {
@@ -157,13 +187,6 @@ class JsonTokenizer implements Tokenizer {
       throw new UserError(`${this.source.path}: the chat template refused the messages: ${firstLine(error)}`);
     }
   }
-}
-
-/** The model's vocabulary without special tokens, so that no piece of a text can be one of them. */
-function withoutSpecial({ model: { vocab }, added_tokens }: TokenizerJson): unknown {
-  if (typeof vocab !== "object" || vocab === null || Array.isArray(vocab)) return vocab;
-  const special = new Set(added_tokens.flatMap(({ content, special }) => (special ? content : [])));
-  return Object.fromEntries(Object.entries(vocab).filter(([token]) => !special.has(token)));
 }
 
 /** Matches any of the tokens, the longest where several begin at one place. */

@@ -4,13 +4,23 @@ export interface Message {
   content: string;
 }
 
+/** Which tokens `encode` finds by their text, besides those that the model's own tokenizer finds in every text. */
+export interface EncodeOptions {
+  /** Special tokens: of use for rendered templates alone. */
+  special?: boolean;
+  /** Tokens of `Tokenizer.added`: for text that a task or the model itself wrote. */
+  added?: boolean;
+}
+
 /** Text to token ids and back, with the model's own chat template. */
 export interface Tokenizer {
   /** Ids in the vocabulary, added tokens included. */
   readonly vocabSize: number;
-  /** Ids of a text. No special tokens are added; `special: true` lets the text of special tokens stand for them (rendered templates). */
-  encode(text: string, options?: { special: boolean }): Int32Array;
-  /** The text of ids; special tokens are left out unless `special` is true. */
+  /** Ids of the tokens that `ModelSpec.addTokens` added, by their text. Only `encode` with `added: true` finds them in a text. */
+  readonly added: ReadonlyMap<string, number>;
+  /** Ids of a text. No special tokens are put around it. */
+  encode(text: string, options?: EncodeOptions): Int32Array;
+  /** The text of ids, added tokens included; special tokens are left out unless `special` is true. */
   decode(ids: Int32Array | number[], options?: { special: boolean }): string;
   /** The id of a token by its exact string, if it has one. */
   idOf(token: string): number | undefined;
@@ -64,4 +74,15 @@ export interface ModelFiles {
   tokenizer: Tokenizer;
   /** Files that an export copies beside the weights: config.json, tokenizer.json, generation_config.json, ... (name to content). */
   sidecars: Map<string, Uint8Array>;
+  /** Tokens that were added since; the config's `vocab` counts them, the matrices in `tensors` may lack their rows. */
+  added?: AddedRows;
+}
+
+export interface AddedRows {
+  /** In the order in which they were asked for. */
+  ids: Int32Array;
+  /** Those of them that had no row of their own. */
+  newIds: Int32Array;
+  /** The first values of the rows of `newIds`, [tokens, hidden], by matrix. */
+  rows: ReadonlyMap<string, Float32Array>;
 }

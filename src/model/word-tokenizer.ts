@@ -4,25 +4,31 @@ import { longestFirst, tokenizerJsonSchema, type TokenizerJson } from "./tokeniz
  * A word-level `tokenizer.json` whose pre-tokenizer cuts the text at the words themselves: from left to right the longest that fits.
  * @param words by id
  * @param special ids of special tokens
+ * @param added ids of other tokens that are no words of a text
  */
-export function wordTokenizerJson(words: readonly string[], special: readonly number[]): TokenizerJson {
+export function wordTokenizerJson(
+  words: readonly string[],
+  special: readonly number[],
+  added: readonly number[] = [],
+): TokenizerJson {
+  const whole = [...special, ...added].sort((a, b) => a - b);
   return tokenizerJsonSchema.parse({
     version: "1.0",
     truncation: null,
     padding: null,
-    added_tokens: special.map((id) => ({
+    added_tokens: whole.map((id) => ({
       id,
       content: words[id],
       single_word: false,
       lstrip: false,
       rstrip: false,
       normalized: false,
-      special: true,
+      special: special.includes(id),
     })),
     normalizer: null,
     pre_tokenizer: {
       type: "Split",
-      pattern: { Regex: longestFirst(words.filter((_, id) => !special.includes(id))) },
+      pattern: { Regex: longestFirst(words.filter((_, id) => !whole.includes(id))) },
       behavior: "Isolated",
       invert: false,
     },

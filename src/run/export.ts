@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { createLocalEngine, type LocalEngine, type LocalModel } from "../engine/local/index.ts";
 import type { HeadSpec, ModelSpec } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
-import { type AdapterPair, exportHuggingFace, exportPeft, type Weights } from "../model/export.ts";
+import { type AdapterPair, exportHuggingFace, exportPeft, tokenRowsName, type Weights } from "../model/export.ts";
 import { exportGguf } from "../model/gguf-export.ts";
 import { readSafetensors, readSafetensorsHeader, SafetensorsWriter } from "../model/safetensors.ts";
 import { widen } from "../model/widen.ts";
@@ -88,7 +88,7 @@ export async function exportRun(options: ExportOptions): Promise<ExportResult> {
       if (unquantised.length > 0 && dtype === "q8_0") result.unquantised = unquantised;
     } else if (format === "onnx") await exportOnnx(out, files, weights, dtype === "f16" ? "f16" : "f32");
     else if (format === "peft" && lora !== undefined) {
-      await exportPeft(out, files, recipe.model, lora, adaptersOf(model));
+      await exportPeft(out, files, recipe.model, lora, adaptersOf(model), tokenRowsOf(model));
     } else if (dtype !== "q8_0") await exportHuggingFace(out, files, weights, dtype);
     if (format !== "gguf" && format !== "onnx") await exportHeads(out, model, heads);
     if (verify) {
@@ -144,14 +144,21 @@ function adaptersOf(model: LocalModel): Map<string, AdapterPair> {
   return adapters;
 }
 
+/** Rows of added tokens by matrix, such as `lm_head.weight`. */
+function tokenRowsOf(model: LocalModel): Map<string, Float32Array> {
+  const own = model.parameters.entries.filter(({ group }) => group === "tokens");
+  return new Map(own.map(({ name }) => [name.replace(/tokens$/, "weight"), model.parameters.value(name)]));
+}
+
 /** What was written, as a model. */
 async function reopen(engine: LocalEngine, format: ExportFormat, out: string, spec: ModelSpec): Promise<LocalModel> {
   if (format !== "peft") return engine.create({ base: out, train: "none", context: spec.context });
   const model = await engine.create({ ...spec, from: undefined, heads: undefined });
   const path = join(out, "adapter_model.safetensors");
   const tensors = await readSafetensors(path, await readSafetensorsHeader(path));
-  for (const { name } of model.parameters.entries) {
-    const tensor = tensors.get(`base_model.model.${name}`);
+  for (const { name, group } of model.parameters.entries) {
+    const written = group === "tokens" ? tokenRowsName(name.replace(/\.tokens$/, "")) : `base_model.model.${name}`;
+    const tensor = tensors.get(written);
     if (tensor === undefined) throw new UserError(`${path}: tensor ${name} is missing: the export is not whole`);
     widen(tensor, model.parameters.value(name));
   }

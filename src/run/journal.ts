@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { z } from "zod";
+import { programResultSchema } from "../eval/samples.ts";
 import type { Grade } from "../task/types.ts";
 import type { RunFolder } from "./folder.ts";
 
@@ -15,7 +16,7 @@ const verdictSchema = z.object({
   parts: z.record(z.string(), z.number()),
   answered: z.boolean().optional(),
   error: z.string().optional(),
-  program: z.strictObject({ answer: z.string().optional(), failure: z.string().optional() }).optional(),
+  program: programResultSchema.optional(),
 });
 
 export interface VerdictKey {

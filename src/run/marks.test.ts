@@ -36,7 +36,7 @@ test("a method that samples first keeps its mark of tokens at the end, which som
   expect([4, 5].map((done) => isOver(steps, undefined, usage(0, 0, done), 10))).toEqual([false, true]);
   const alone = () => marksBudget({ generatedTokens: 1000 }, undefined, offline, "r.toml", ["stage", 0]);
   expect(alone).toThrow(UserError);
-  expect(alone).toThrow("r.toml: `stage.1.marks`: selftrain samples before it trains");
+  expect(alone).toThrow("r.toml: `stage.1.marks`: selftrain generates nothing while it trains");
 });
 
 test("the learning rate is that of a run that ended at the mark: constant after a warm-up in steps", () => {
@@ -44,4 +44,17 @@ test("the learning rate is that of a run that ended at the mark: constant after 
   const budget = marksBudget(both, undefined, { ...online, schedule }, "r", []);
   const factors = [0, 1, 2, 3, 9].map((step) => learningRateFactor(schedule, budget, { step, before: 0.9, now: 0.99 }));
   expect(factors).toEqual([0.25, 0.5, 0.75, 1, 1]);
+});
+
+test("where one thing alone ends a stage, its schedule may be any and evaluations may end it earlier", () => {
+  const schedule = { kind: "cosine" as const, warmup: 0.1, final: 0 };
+  const tokens = marksBudget({ generatedTokens: 1000 }, undefined, { ...online, schedule }, "r", []);
+  expect(tokens).toEqual({ kind: "generatedTokens", amount: 1000 });
+  const own = { kind: "steps" as const, amount: 50 };
+  const sft = { method: "sft", atEnd: true, schedule, patience: 3 };
+  expect(marksBudget({ generatedTokens: 1000 }, own, sft, "r", [])).toEqual(own);
+  const several = () => marksBudget({ engineSeconds: 9 }, own, { ...sft, patience: undefined }, "r", []);
+  expect(several).toThrow("`schedule`: several marks need a constant learning rate");
+  const early = () => marksBudget({ engineSeconds: 9 }, undefined, sft, "r", []);
+  expect(early).toThrow("`patience`: a stage with marks ends when the last is passed");
 });

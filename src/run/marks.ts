@@ -19,7 +19,7 @@ export const marksSchema = (wholeAmount: z.ZodNumber, amount: z.ZodNumber) =>
     );
 
 /**
- * The budget of a stage with marks: it ends when the last is passed. Where a method samples before it trains (`atEnd`), its mark of
+ * The budget of a stage with marks: it ends when the last is passed. Where a method does not sample while it trains (`atEnd`), its mark of
  * generated tokens is the stage's end, which `own` (epochs or steps) or the other mark decides. Throws a UserError that names the key.
  */
 export function marksBudget(
@@ -33,30 +33,37 @@ export function marksBudget(
     throw new UserError(`${source}: \`${keyPath([...path, key])}\`: ${text}`);
   };
   const { method, atEnd, schedule } = stage;
-  if (schedule.kind !== "constant") {
-    fail(
-      "schedule",
-      `marks need a constant learning rate, for the weights at each must be those of a run that ended there; found ${schedule.kind}`,
-    );
-  }
-  if (schedule.warmup > 0 && schedule.warmup < 1) {
-    fail("schedule.warmup", `with marks a warm-up is a whole number of steps, found the fraction ${schedule.warmup}`);
-  }
-  if (stage.stopAt !== undefined) fail("stopAt", "a stage with marks ends when the last is passed; leave stopAt out");
-  if (stage.patience !== undefined)
-    fail("patience", "a stage with marks ends when the last is passed; leave patience out");
   if (own !== undefined && (!atEnd || (own.kind !== "epochs" && own.kind !== "steps"))) {
     fail("marks", `stand in place of ${own.kind}; leave one of them out`);
   }
-  const measures = markKinds.flatMap((kind): Measure[] => {
+  const inside = markKinds.flatMap((kind): Measure[] => {
     const amount = marks[kind];
     return amount === undefined || (atEnd && kind === "generatedTokens") ? [] : [{ kind, amount }];
   });
-  if (own !== undefined) measures.push(own);
-  if (measures.length === 0) {
+  const measures = own === undefined ? inside : [...inside, own];
+  const [only] = measures;
+  if (only === undefined) {
     fail(
       "marks",
-      `${method} samples before it trains, so that generatedTokens do not say when it ends; add epochs, steps or marks.engineSeconds`,
+      `${method} generates nothing while it trains, so that generatedTokens do not say when it ends; add epochs, steps or marks.engineSeconds`,
+    );
+  }
+  if (stage.stopAt !== undefined) fail("stopAt", "a stage with marks ends when the last is passed; leave stopAt out");
+  if (stage.patience !== undefined && inside.length > 0) {
+    fail("patience", "a stage with marks ends when the last is passed; leave patience out");
+  }
+  // With one end there is one schedule; with several, the weights at each must be those of a run that ended there.
+  if (measures.length === 1) return only;
+  if (schedule.kind !== "constant") {
+    fail(
+      "schedule",
+      `several marks need a constant learning rate, for the weights at each must be those of a run that ended there; found ${schedule.kind}`,
+    );
+  }
+  if (schedule.warmup > 0 && schedule.warmup < 1) {
+    fail(
+      "schedule.warmup",
+      `with several marks a warm-up is a whole number of steps, found the fraction ${schedule.warmup}`,
     );
   }
   return { kind: "marks", measures };

@@ -53,7 +53,7 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         files: entry.files?.(settings) ?? [],
         rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem, settings),
         quality: entry.quality,
-        markAtEnd: entry.markAtEnd === true,
+        markAtEnd: entry.markAtEnd === true || !entry.generates,
         run: (stage) => entry.run(stage, settings),
       };
     },

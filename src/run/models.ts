@@ -12,6 +12,7 @@ import {
   readCheckpoint,
   type RunState,
 } from "./checkpoint.ts";
+import { addedTokens } from "./functions.ts";
 import { isRunFolder, readRecord, requireRun } from "./folder.ts";
 import { markKinds } from "./marks.ts";
 import { parseRecipe, type Recipe, type StageRecipe } from "./recipe.ts";
@@ -29,6 +30,7 @@ export function createSpec(
     train: recipe.lora === undefined ? "full" : { lora: recipe.lora },
     seed: recipe.seed,
     vocabulary: task.vocabulary,
+    addTokens: addedTokens(recipe),
     context: recipe.context,
     from,
   };

@@ -15,6 +15,11 @@ export function checkCapabilities(recipe: Recipe, has: Capabilities): void {
   };
   if (recipe.lora === undefined && !has.fullFineTune)
     refuse("lora", "full fine-tuning, and the recipe names no adapter");
+  if (recipe.functions === "tokens" && !has.addTokens) {
+    throw new UserError(
+      '`functions`: this engine cannot add tokens to a vocabulary; with functions = "text" the model spells the tags instead',
+    );
+  }
   recipe.stages.forEach((stage, i) => {
     const { settings } = stage;
     const key = (name: string) => `stage.${i + 1}.${name}`;

@@ -3,8 +3,12 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { Capabilities } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
-import { parseRecipe, readRecipe, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
+import { TAG_TOKENS } from "../tags/index.ts";
+import { createSpec } from "./models.ts";
+import { checkCapabilities } from "./preflight.ts";
+import { parseRecipe, type Recipe, readRecipe, recipeDifference, recipeTable, recipeToml } from "./recipe.ts";
 
 const small = `
 model = "tiny"
@@ -59,6 +63,36 @@ describe("parseRecipe", () => {
     expect(recipeDifference(JSON.parse(JSON.stringify(recipeTable(recipe))), recipeTable(again))).toBeUndefined();
   });
 
+  test("functional tokens are added to the model's vocabulary where the recipe says so", () => {
+    const specOf = (recipe: Recipe) => createSpec(recipe, {}, undefined);
+    expect(specOf(read(small)).addTokens).toBeUndefined();
+    expect(specOf(read(`functions = "text"\n${small}`)).addTokens).toBeUndefined();
+    expect(specOf(read(`functions = "tokens"\n${small}`)).addTokens).toEqual(TAG_TOKENS);
+    const withRate = `functions = "tokens"\n${small}tokensLr = 1e-3\n`;
+    expect(read(withRate).stages[1].settings.tokensLr).toBe(1e-3);
+    expect(mistake(withRate.replace('"tokens"', '"text"'))).toBe(
+      'recipe.toml: `stage.2.tokensLr` is of use with `functions = "tokens"` alone; add that or take it out',
+    );
+  });
+
+  test("an engine that cannot add tokens says what works there", () => {
+    const has: Capabilities = {
+      losses: [],
+      customLoss: true,
+      entropy: true,
+      heads: true,
+      allowed: true,
+      addTokens: false,
+      fullFineTune: true,
+      gradClip: true,
+      snapshots: true,
+      deterministicSeed: true,
+    };
+    const recipe = (functions: string) => read(`functions = "${functions}"\n${small}`);
+    expect(() => checkCapabilities(recipe("text"), has)).not.toThrow();
+    expect(() => checkCapabilities(recipe("tokens"), has)).toThrow('with functions = "text" the model spells the tags');
+  });
+
   test("broken TOML is named by line and column", () => {
     expect(mistake('model = "tiny"\ntask = \n')).toMatch(/^recipe\.toml:2:\d+: not valid TOML: /);
   });
@@ -92,6 +126,7 @@ describe("parseRecipe", () => {
     ["lora = { rank = 8 }", "recipe.toml: `lora.alpha` is missing: expected number"],
     ['seed = "one"', 'recipe.toml: `seed`: expected number, found "one"'],
     ['lora = { rank = 8, alpha = 1, targets = ["q", "x"] }', "recipe.toml: `lora.targets.2`:"],
+    ['functions = "token"', 'recipe.toml: `functions`: expected one of "tokens"|"text", found "token"'],
   ])("at the top: %s", (line, message) => {
     expect(mistake(`${line}\n${small}`)).toContain(message);
   });
@@ -149,12 +184,15 @@ describe("parseRecipe", () => {
       },
     });
     expect(recipeTable(read(recipeToml(recipe)))).toEqual(recipeTable(recipe));
-    const marks = "marks = { engineSeconds = 60 }\n";
+    const one = read(marked('marks = { generatedTokens = 1e6 }\nschedule = { kind = "cosine" }'));
+    expect(one.stages[0].budget).toEqual({ kind: "generatedTokens", amount: 1e6 });
+    expect(recipeTable(read(recipeToml(one)))).toEqual(recipeTable(one));
+    const marks = "marks = { generatedTokens = 1e6, engineSeconds = 60 }\n";
     for (const [rest, message] of [
-      ['schedule = { kind = "cosine" }', "`stage.1.schedule`: marks need a constant learning rate"],
+      ['schedule = { kind = "cosine" }', "`stage.1.schedule`: several marks need a constant learning rate"],
       [
         "schedule = { kind = 'constant', warmup = 0.1 }",
-        "`stage.1.schedule.warmup`: with marks a warm-up is a whole number",
+        "`stage.1.schedule.warmup`: with several marks a warm-up is a whole number",
       ],
       ["stopAt = 3", "`stage.1.stopAt`: a stage with marks ends when the last is passed"],
       ["patience = 3", "`stage.1.patience`: a stage with marks ends when the last is passed"],

@@ -6,6 +6,7 @@ import type { LoraSettings } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import { type ConfiguredMethod, methods } from "./methods.ts";
 import { checkKeepBest, checkSelection } from "./best.ts";
+import { checkFunctions } from "./functions.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
 import type { Split } from "../task/types.ts";
@@ -24,6 +25,8 @@ export interface Recipe {
   seed: number;
   /** Absent: full fine-tuning. */
   lora?: LoraSettings;
+  /** The functional tokens of search: "tokens" of the vocabulary, or "text" that spells them. Absent: the model has none. */
+  functions?: "tokens" | "text";
   /** A checkpoint every so many steps of a stage (and at its end); the last `keep` are kept. */
   checkpoint: {
     every: number;
@@ -106,6 +109,7 @@ const recipeSchema = z.strictObject({
   task: taskSchema,
   seed: z.number().int().nonnegative().default(0),
   lora: lora.optional(),
+  functions: z.enum(["tokens", "text"]).optional(),
   checkpoint: z
     .strictObject({
       every: wholeAmount.default(20),
@@ -171,6 +175,7 @@ export function checkRecipe(
     task: resolveTask(recipe.task, baseDir),
     seed: recipe.seed,
     lora: recipe.lora,
+    functions: recipe.functions,
     checkpoint: recipe.checkpoint,
     selection: recipe.selection,
     eval: recipe.eval,
@@ -180,6 +185,7 @@ export function checkRecipe(
     stages,
   };
   checkKeepBest(checked, source);
+  checkFunctions(checked, source);
   checkSelection(checked, source);
   return checked;
 }
@@ -236,7 +242,7 @@ function parseStage(raw: Record<string, unknown>, index: number, source: string)
   }
   if (configured.markAtEnd && common.generatedTokens !== undefined) {
     throw new UserError(
-      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds, and cap its sampling with sampleTokens`,
+      `${source}: \`${keyPath([...path, "generatedTokens"])}\`: ${name} generates nothing while it trains; say how long that runs with steps, epochs or engineSeconds${"sampleTokens" in configured.settings ? ", and cap its sampling with sampleTokens" : ""}`,
     );
   }
   const measures = given.map((kind): Measure => ({ kind, amount: common[kind] ?? 0 }));
@@ -387,8 +393,8 @@ export function recipeTable(recipe: Recipe): Record<string, unknown> {
 
 /** The keys that say how long a stage runs; its marks stand for themselves. */
 function budgetTable({ budget, marks = {} }: StageRecipe): Record<string, number> {
-  const measures = budget.kind === "marks" ? budget.measures.filter(({ kind }) => !(kind in marks)) : [budget];
-  return Object.fromEntries(measures.map(({ kind, amount }) => [kind, amount]));
+  const measures = budget.kind === "marks" ? budget.measures : [budget];
+  return Object.fromEntries(measures.filter(({ kind }) => !(kind in marks)).map(({ kind, amount }) => [kind, amount]));
 }
 
 /** The complete recipe as TOML. */

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
-import type { Grading, TaskDefinition } from "./types.ts";
+import type { Grading, ProgramSettings, TaskDefinition } from "./types.ts";
 
 const splitSchema = z.custom<TaskDefinition["splits"]["train"]>(
   (value) => typeof value === "function" || (typeof value === "object" && value !== null),
@@ -22,6 +22,9 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
     })
     .optional(),
   grading: z.custom<Grading>((value) => typeof value === "object" && value !== null, "expected a record").optional(),
+  programs: z
+    .custom<ProgramSettings>((value) => typeof value === "object" && value !== null, "expected a record")
+    .optional(),
   prompt: z.string().min(1).optional(),
   weights: z.record(z.string(), z.number()).optional(),
   deadline: z.number().positive().max(86_400).optional(),
@@ -30,7 +33,7 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
 });
 
 /**
- * The task that a TypeScript or JavaScript file exports as its default; its `grading`, if it has one, is not looked into, so that a
+ * The task that a TypeScript or JavaScript file exports as its default; its `grading` and `programs`, if it has them, are not looked into, so that a
  * reward's thread does not load the grader. Each call runs the file anew. Throws a UserError that names
  * the file, and where it can the line.
  */

@@ -134,6 +134,34 @@ describe("wordproblems", () => {
     expect(lengths.longest).toBeLessThan(110);
   });
 
+  test.each(["text", "chat"])(
+    "with choices the answer is a letter, hasty values are among the options (%s)",
+    async (prompt) => {
+      const task = await load("wordproblems", { demonstrations: 500, hasty: 0.5, choices: 4, prompt });
+      const train = await take(task, "train");
+      const responses = train.map((problem) => problem.demonstrations?.[0] ?? "");
+      const grades = await task.grade(train.map((problem, i) => ({ problem, response: responses[i] })));
+      const places = new Set<string>();
+      for (const [i, { data, options = [], answer = "", prompt: asked }] of train.entries()) {
+        expect(grades[i]).toEqual({ answered: true, reward: data?.hasty ? 0 : 1, parts: {} });
+        expect(new Set(options).size).toBe(4);
+        expect(options[answer.charCodeAt(0) - 65]).toBe(String(solve(textOf(train[i]))));
+        const shown = "text" in asked ? asked.text : asked.messages[0].content;
+        expect(shown).toContain(options.map((option, at) => `${"ABCD"[at]}: ${option}`).join(" "));
+        places.add(answer);
+      }
+      expect([...places].sort()).toEqual(["A", "B", "C", "D"]);
+      if (prompt === "chat") return;
+      const { tokenizer } = tinyFiles({ vocabulary: task.vocabulary ?? [] }, () => 0);
+      for (const [i, problem] of train.entries()) {
+        expect(tokenizer.decode(encodePrompt(tokenizer, problem))).toBe(
+          "text" in problem.prompt && problem.prompt.text,
+        );
+        expect(tokenizer.decode(encodeResponse(tokenizer, responses[i]))).toBe(responses[i]);
+      }
+    },
+  );
+
   test("only an answer that is marked as the prompt asks counts", async () => {
     const text = await load("wordproblems");
     const chat = await load("wordproblems", { prompt: "chat" });

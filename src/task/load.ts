@@ -84,7 +84,7 @@ export async function loadTask(spec: string | Record<string, unknown>, options: 
     if (loaded.grading !== undefined) parseStrict(gradingSchema, loaded.grading, file, ["grading"]);
     const definition = regraded(loaded, options);
     // Only code of the user's own needs a thread.
-    return definition.reward === undefined
+    return definition.reward === undefined || definition.programs !== undefined
       ? createTask(definition)
       : createTask(definition, poolGrader(file, definition.deadline));
   }

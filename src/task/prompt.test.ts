@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { loadModelFiles } from "../model/load.ts";
+import { withAddedTokens } from "../model/add-tokens.ts";
 import { createTokenizer, tokenizerJsonSchema } from "../model/tokenizer.ts";
 import type { Message, Tokenizer } from "../model/types.ts";
 import { encodePrompt, encodeResponse } from "./prompt.ts";
@@ -15,7 +16,7 @@ const specials = ["<|im_start|>", "<|im_end|>", "<s>"];
 const characters = [...Array.from({ length: 95 }, (_, i) => String.fromCharCode(32 + i)), "\n", "\uE000", "é"];
 const words = [...specials, "\nH", "ab", ...characters];
 
-const tokenizer = createTokenizer({
+const source = {
   path: "test",
   specialTokens: {},
   chatTemplate: template,
@@ -26,7 +27,10 @@ const tokenizer = createTokenizer({
     decoder: { type: "Fuse" },
     model: { type: "WordLevel", vocab: Object.fromEntries(words.map((word, id) => [word, id])), unk_token: "?" },
   }),
-});
+};
+const tokenizer = createTokenizer(source);
+const tags = ["<tag>", "</tag>", "<tag>s"];
+const tagged = createTokenizer(withAddedTokens(source, tokenizer, tags));
 
 const piece = fc.oneof(
   fc.constantFrom(...specials, "<|im_", "<|", "|>", "end|>", "<s", ">", "\uE000", "\uE0000;", "\n", "H", "a", "b"),
@@ -67,6 +71,26 @@ describe("encodePrompt", () => {
     );
     const hello = encodePrompt(tokenizer, promptOf([{ role: "user", content: "Hi" }], "Hm"));
     expect(countOf(hello, "\nH")).toBe(2);
+  });
+
+  test("added tokens come from prefills and responses alone; no text is lost", () => {
+    const isAdded = (id: number) => id >= tokenizer.vocabSize;
+    const part = fc.oneof(fc.constantFrom(...tags, ...specials, "<", "<tag", "tag>", "\uE000", "\n", "ab"));
+    const text = fc.array(part, { maxLength: 6 }).map((parts) => parts.join(""));
+    fc.assert(
+      fc.property(fc.array(fc.record({ role, content: text }), { minLength: 1, maxLength: 3 }), text, (messages, own) => {
+        const chat = encodePrompt(tagged, promptOf(messages, own));
+        const response = encodeResponse(tagged, own);
+        expect(tagged.decode(chat, { special: true })).toBe(tagged.renderChat(messages) + own);
+        expect(tagged.decode(response)).toBe(own);
+        expect(chat.filter(isAdded)).toEqual(response.filter(isAdded));
+        expect(encodePrompt(tagged, promptOf(messages)).some(isAdded)).toBe(false);
+        const plain = { id: "p", prompt: { text: own, prefill: own } };
+        expect(encodePrompt(tagged, plain).filter(isAdded)).toEqual(response.filter(isAdded));
+        expect(encodePrompt(tagged, plain).subarray(0, own.length).some(isAdded)).toBe(own.length > 100);
+      }),
+    );
+    expect(Array.from(encodeResponse(tagged, "<tag>sa</tag>"))).toEqual([2, 1, 0].map((i) => tagged.added.get(tags[i]) ?? 0).toSpliced(1, 1, tokenizer.encode("a")[0]).toSpliced(2, 1, tagged.added.get("</tag>") ?? 0));
   });
 
   test("a prompt and its response are encoded apart", () => {

@@ -6,21 +6,36 @@ import type { Problem } from "./types.ts";
  *
  * `text` is encoded as it is, without special tokens. `messages` are rendered by the model's chat template, in which the texts of
  * special tokens stand for them; in a message's content and in the prefill they stay text: content that says `<|im_end|>` ends no
- * turn. Throws a UserError where the model has no template.
+ * turn. Tokens that were added to the model's vocabulary stay text in both, but for the prefill: the task wrote that, and their texts
+ * there stand for them. Throws a UserError where the model has no template.
  */
 export function encodePrompt(tokenizer: Tokenizer, problem: Problem): Int32Array {
   const { prompt } = problem;
-  const prefill = prompt.prefill ?? "";
-  if ("text" in prompt) return tokenizer.encode(prompt.text + prefill);
+  const whole = prompt.prefill ?? "";
+  const cut = firstAdded(tokenizer, whole);
+  const prefill = whole.slice(0, cut);
+  const rest = encodeResponse(tokenizer, whole.slice(cut));
+  if ("text" in prompt) return joined(tokenizer.encode(prompt.text + prefill), rest);
   const guard = new Guard(tokenizer, [...prompt.messages.map(({ content }) => content), prefill]);
   const messages = prompt.messages.map(({ role, content }) => ({ role, content: guard.protect(content) }));
-  return guard.encode(tokenizer.renderChat(messages) + guard.protect(prefill));
+  return joined(guard.encode(tokenizer.renderChat(messages) + guard.protect(prefill)), rest);
 }
 
-/** Token ids of a response, or of a demonstration as SFT's target: no special tokens, no EOS. It is joined to its prompt's ids. */
+/**
+ * Token ids of a response, or of a demonstration as SFT's target: no special tokens, no EOS; the texts of added tokens stand for
+ * them. It is joined to its prompt's ids.
+ */
 export function encodeResponse(tokenizer: Tokenizer, text: string): Int32Array {
-  return tokenizer.encode(text);
+  return tokenizer.encode(text, { added: true });
 }
+
+/** Where the first added token of a text begins; its end where there is none. */
+function firstAdded({ added }: Tokenizer, text: string): number {
+  const places = [...added.keys()].map((token) => text.indexOf(token)).filter((place) => place >= 0);
+  return Math.min(text.length, ...places);
+}
+
+const joined = (a: Int32Array, b: Int32Array): Int32Array => (b.length > 0 ? Int32Array.of(...a, ...b) : a);
 
 /**
  * Puts a placeholder where a content holds the text of a special token, before the template sees it, and the text back after the

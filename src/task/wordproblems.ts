@@ -1,7 +1,8 @@
 import { z } from "zod";
 import { RandomStream } from "../engine/random.ts";
 import { generatedTask } from "./generated.ts";
-import { FORMS } from "./grading.ts";
+import { FORMS, stateAnswer } from "./grading.ts";
+import { letterOf } from "./questions.ts";
 import type { Grading, Problem, TaskDefinition } from "./types.ts";
 
 const share = z.number().min(0).max(1);
@@ -23,6 +24,8 @@ export const wordProblemOptions = z.strictObject({
   /** No value along the way is larger. */
   max: z.int().min(20).max(999).default(60),
   prompt: z.enum(["text", "chat"]).default("text"),
+  /** So many options, of which the answer is a letter: values along the way first among the wrong ones. Absent: the answer is the number. */
+  choices: z.int().min(2).max(6).optional(),
 });
 
 export type WordProblemOptions = z.infer<typeof wordProblemOptions>;
@@ -83,6 +86,9 @@ class Draw {
   }
   pick<T>(items: readonly T[]): T {
     return items[this.stream.below(items.length)];
+  }
+  shuffle<T>(items: T[]): T[] {
+    return this.stream.shuffle(items);
   }
   person(except?: string): Person {
     return this.pick(PEOPLE.filter(({ name }) => name !== except));
@@ -209,47 +215,73 @@ function wordProblem(id: string, key: string, options: WordProblemOptions): Prob
   const story = tell(steps, draw);
   const text = [...story.sentences, story.question].join(" ");
   const answer = String(current(story));
-  const lines = hasty
-    ? [...story.lines.slice(0, -1), `#### ${story.values[story.values.length - 2]}`]
-    : [...story.lines, `#### ${answer}`];
+  const given = hasty ? String(story.values[story.values.length - 2]) : answer;
+  const listed = options.choices === undefined ? undefined : listOptions(story.values, options.choices, draw);
+  const stated = (value: string) => (listed === undefined ? value : letterOf(listed.indexOf(value)));
+  const { instruction } = formOf(options);
+  const lines = [
+    ...(hasty ? story.lines.slice(0, -1) : story.lines),
+    stateAnswer(gradingOf(options).strict[0], stated(given)),
+  ];
+  const asked =
+    listed === undefined ? text : `${text}\n${listed.map((value, i) => `${letterOf(i)}: ${value}`).join(" ")}`;
   return {
     id,
     prompt:
       options.prompt === "text"
-        ? { text: `${text}\n` }
-        : { messages: [{ role: "user", content: `${text}\n\n${FORMS.number.instruction}` }] },
+        ? { text: `${asked}\n` }
+        : { messages: [{ role: "user", content: `${asked}\n\n${instruction}` }] },
     demonstrations: [lines.join("\n")],
-    answer,
+    answer: stated(answer),
+    ...(listed === undefined ? {} : { options: listed }),
     question: text,
     tags: { level: String(steps) },
     data: { text, steps, hasty },
   };
 }
 
+const formOf = ({ choices }: WordProblemOptions) => (choices === undefined ? FORMS.number : FORMS.choice);
+
+/** A tiny model's answer, too, counts only where it says that it is one. */
+function gradingOf(options: WordProblemOptions): Grading {
+  const { strict, flexible } = formOf(options);
+  return {
+    strict: options.prompt === "text" ? [...FORMS.number.strict] : [...strict],
+    ...(flexible !== undefined && { flexible: [...flexible] }),
+  };
+}
+
+/** The answer, values along the way and numbers nearby, `count` different ones in a random order. */
+function listOptions(values: number[], count: number, draw: Draw): string[] {
+  const [answer, ...others] = [...values].reverse();
+  const found = new Set([answer, ...others].slice(0, count));
+  while (found.size < count) found.add(Math.max(1, answer + draw.between(-9, 9)));
+  return draw.shuffle([...found]).map(String);
+}
+
 export function wordProblems(options: WordProblemOptions, runSeed: number): TaskDefinition {
-  // A tiny model's answer, too, counts only where it says that it is one.
-  const grading: Grading = { strict: [...FORMS.number.strict] };
   const task = generatedTask({
     name: "wordproblems",
     seed: options.seed ?? runSeed,
     limit: options.demonstrations,
     make: (id, key) => wordProblem(id, key, options),
     prompt: options.prompt,
-    grading,
+    grading: gradingOf(options),
   });
-  return options.prompt === "text" ? { ...task, vocabulary: wordProblemVocabulary() } : task;
+  return options.prompt === "text" ? { ...task, vocabulary: wordProblemVocabulary(options.choices) } : task;
 }
 
 /**
  * The vocabulary of every text prompt and demonstration: words with their leading space (without it where a text or line may begin
  * with them), single digits, punctuation with the blanks around it. Taking the longest entry that fits, left to right, is lossless.
  */
-export function wordProblemVocabulary(): string[] {
+export function wordProblemVocabulary(choices = 0): string[] {
   const names = PEOPLE.map(({ name }) => name);
   const words =
     "has owns starts with in each He She finds buys gets loses sells gives more fewer from to times as many than " +
     "shares them equally among friends friend get puts into are How does have";
   const spaced = [...words.split(" "), ...names, ...OBJECTS, ...CONTAINERS].map((word) => ` ${word}`);
   const marks = [" ", ".", ".\n", "?\n", ": ", " + ", " - ", " * ", " / ", " = ", "#### "];
-  return [...spaced, ...names, ...OBJECTS, ...Array.from("0123456789"), ...marks];
+  const letters = choices === 0 ? [] : ["\n", ...Array.from({ length: choices }, (_, i) => letterOf(i))];
+  return [...spaced, ...names, ...OBJECTS, ...Array.from("0123456789"), ...marks, ...letters];
 }

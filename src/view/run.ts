@@ -4,6 +4,7 @@ import { z } from "zod";
 import { problemFields } from "../eval/evaluate.ts";
 import { listCheckpoints } from "../run/checkpoint.ts";
 import { requireRun } from "../run/folder.ts";
+import { addedTokens } from "../run/functions.ts";
 import { recipeOf } from "../run/models.ts";
 import type { Recipe } from "../run/recipe.ts";
 import { loadTask } from "../task/load.ts";
@@ -15,7 +16,7 @@ import { Pieces } from "./pieces.ts";
 import { readRollouts, shownTree, type StepRollouts } from "./rollouts.ts";
 import { reasonOf, tokenizerOf } from "./tokenizer.ts";
 import type { ViewHead } from "./types.ts";
-import { cachedVerdicts, findProblems, readFailures, responseText } from "./verdicts.ts";
+import { cachedVerdicts, findProblems, readJudged, responseText } from "./verdicts.ts";
 
 export interface RunViewOptions {
   /** Samples of these steps alone, first and last; counted in each stage from 0, as in metrics.jsonl. */
@@ -34,17 +35,13 @@ export async function runView(path: string, { steps }: RunViewOptions = {}): Pro
   const recipe = readRecipe(dir, note);
   const task = recipe && (await openTask(recipe, note));
   try {
-    const tokenizer = recipe && (await tokenizerOf(recipe.model, task?.vocabulary, note));
+    const tokenizer = recipe && (await tokenizerOf(recipe.model, task?.vocabulary, note, addedTokens(recipe)));
     const rollouts = readRollouts(dir, note, steps);
     const problems = task && recipe && (await problemsOf(task, recipe, rollouts, note));
     const verdicts = task && cachedVerdicts(task);
-    const failure = readFailures(dir, note);
+    const judged = readJudged(dir, note);
     if (task !== undefined && verdicts === undefined)
-      note(
-        task.programs
-          ? "no verdicts: responses are programs, which are not run for a page"
-          : `no verdicts: the task ${task.name} has a reward of its own`,
-      );
+      note(`no verdicts: the task ${task.name} has a reward of its own`);
     let unknown = 0;
     const pieces = new Pieces(tokenizer);
     const builder = new ViewBuilder(pieces);
@@ -60,10 +57,10 @@ export async function runView(path: string, { steps }: RunViewOptions = {}): Pro
           seen.set(tree.problem, number + 1);
           if (tokenizer === undefined) return {};
           const response = responseText(tokenizer, leaf, task?.stop ?? []);
-          const error = failure(stage, step, tree.problem, number, response);
+          const { error, program } = judged(stage, step, tree.problem, number, response);
           unknown += Number(problem === undefined);
           return {
-            ...(problem === undefined ? {} : verdicts?.(problem, response)),
+            ...(problem === undefined ? {} : verdicts?.(problem, response, program)),
             ...(error === undefined ? {} : { error }),
           };
         });

@@ -1,9 +1,11 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
+import { addTokens as withTokens } from "../model/add-tokens.ts";
 import { loadTokenizer } from "../model/load.ts";
 import { tinyFiles } from "../model/tiny.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { isRunFolder } from "../run/folder.ts";
+import { addedTokens } from "../run/functions.ts";
 import { recipeOf } from "../run/models.ts";
 import { loadTask } from "../task/load.ts";
 import type { Task } from "../task/types.ts";
@@ -13,11 +15,13 @@ export async function tokenizerOf(
   model: string,
   vocabulary: readonly string[] | undefined,
   note: (text: string) => void,
+  addTokens: readonly string[] = [],
 ): Promise<Tokenizer | undefined> {
   try {
-    if (model !== "tiny") return await loadTokenizer(model);
+    if (model !== "tiny") return await loadTokenizer(model, addTokens);
     if (vocabulary === undefined) throw new Error("a tiny model's words are those of its task");
-    return tinyFiles({ vocabulary }, () => 0).tokenizer;
+    const files = tinyFiles({ vocabulary, without: addTokens }, () => 0);
+    return addTokens.length > 0 ? withTokens(files, addTokens, { normal: () => 0 }).tokenizer : files.tokenizer;
   } catch (error) {
     note(`texts are shown whole, not token by token: the tokenizer cannot be read (${reasonOf(error)})`);
     return undefined;
@@ -37,7 +41,7 @@ export async function evaluatedTokenizer(
     const recipe = recipeOf(resolve(model));
     const task = recipe.model === "tiny" ? await openTask(recipe.task, recipe.baseDir, recipe.seed) : undefined;
     await task?.close();
-    return await tokenizerOf(recipe.model, task?.vocabulary, note);
+    return await tokenizerOf(recipe.model, task?.vocabulary, note, addedTokens(recipe));
   } catch (error) {
     return void missing(reasonOf(error));
   }

@@ -2,12 +2,12 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { z } from "zod";
 import { verdictsOf } from "../eval/regrade.ts";
-import type { AnswerGrade } from "../eval/samples.ts";
+import { type EvaluatedSample, programResultSchema } from "../eval/samples.ts";
 import type { Segment } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Recipe } from "../run/recipe.ts";
 import { Order } from "../run/stage.ts";
-import type { Problem, Task } from "../task/types.ts";
+import type { Problem, ProgramResult, Task } from "../task/types.ts";
 import { readJsonLines } from "./lines.ts";
 import type { StepRollouts } from "./rollouts.ts";
 
@@ -49,48 +49,59 @@ export function responseText(tokenizer: Tokenizer, path: readonly Segment[], sto
   return ends.length === 0 ? text : text.slice(0, Math.min(...ends));
 }
 
-/** Verdicts by a task's grading; a response that came before is not graded again. Programs are not run for a page: they have none. */
+type Verdicts = Pick<EvaluatedSample, "strict" | "flexible">;
+
+/**
+ * Verdicts by a task's grading; a response that came before is not graded again. A program is not run for a page: what it came to stands
+ * in the run's journal, and without that it has no verdict.
+ */
 export function cachedVerdicts(
   task: Task,
-): ((problem: Problem, response: string) => { strict: AnswerGrade; flexible: AnswerGrade }) | undefined {
+): ((problem: Problem, response: string, program: ProgramResult | undefined) => Verdicts | undefined) | undefined {
   const { grading } = task;
-  if (grading === undefined || task.programs) return undefined;
-  const known = new Map<string, { strict: AnswerGrade; flexible: AnswerGrade }>();
-  return (problem, response) => {
+  if (grading === undefined) return undefined;
+  const known = new Map<string, Verdicts>();
+  return (problem, response, program) => {
+    if (task.programs && program === undefined) return undefined;
     const key = JSON.stringify([problem.id, response]);
-    const verdicts = known.get(key) ?? verdictsOf(problem, response, grading);
+    const verdicts = known.get(key) ?? verdictsOf(problem, response, grading, program);
     known.set(key, verdicts);
     return verdicts;
   };
 }
 
-const failureSchema = z.object({
+const judgedSchema = z.object({
   stage: z.string(),
   step: z.number(),
   problem: z.string(),
   sample: z.number(),
   turn: z.literal(0),
   response: z.string(),
-  error: z.string(),
+  error: z.string().optional(),
+  program: programResultSchema.optional(),
 });
 
-/** Why gradings failed, from the journal of verdicts: (stage, step, problem, number among the step's responses to it). */
-export function readFailures(
+/** What the journal of verdicts says of a response beside its reward: why grading failed, what its program came to. */
+export type Judged = Pick<z.infer<typeof judgedSchema>, "error" | "program">;
+
+/** Reads the journal: by stage, step, problem, number among the step's responses to it, and the response itself. */
+export function readJudged(
   dir: string,
   note: (text: string) => void,
-): (stage: string, step: number, problem: string, sample: number, response: string) => string | undefined {
-  const failures = new Map<string, { response: string; error: string }>();
+): (stage: string, step: number, problem: string, sample: number, response: string) => Judged {
+  const judged = new Map<string, Judged & { response: string }>();
   const key = (...parts: (string | number)[]) => JSON.stringify(parts);
   for (const line of readJsonLines(join(dir, "verdicts.jsonl"), note)) {
-    const parsed = failureSchema.safeParse(line);
+    const parsed = judgedSchema.safeParse(line);
     if (!parsed.success) continue;
-    const { stage, step, problem, sample, response, error } = parsed.data;
-    failures.set(key(stage, step, problem, sample), { response, error });
+    const { stage, step, problem, sample, response, error, program } = parsed.data;
+    if (error !== undefined || program !== undefined)
+      judged.set(key(stage, step, problem, sample), { response, error, program });
   }
   return (stage, step, problem, sample, response) => {
-    const found = failures.get(key(stage, step, problem, sample));
-    if (found === undefined) return undefined;
+    const found = judged.get(key(stage, step, problem, sample));
+    if (found === undefined) return {};
     const digest = createHash("sha256").update(response).digest("hex").slice(0, 16);
-    return found.response === digest ? found.error : undefined;
+    return found.response === digest ? found : {};
   };
 }

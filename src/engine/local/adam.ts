@@ -1,7 +1,7 @@
 import { DivergedError, UserError } from "../../errors.ts";
 import { type Call, type Runtime, type Session, Value } from "../../runtime/index.ts";
 import { add, div, Graph, mul, sqrt, sub, sum } from "../../tensor/index.ts";
-import type { OptimSettings } from "../types.ts";
+import type { AdamSettings, OptimSettings } from "../types.ts";
 import type { Parameter, Parameters } from "./parameters.ts";
 
 /** Floats of one call: small enough that its passes stay in the cache. */
@@ -35,10 +35,12 @@ export class AdamW {
   async step(settings: OptimSettings): Promise<{ gradNorm: number }> {
     const { parameters } = this;
     const chunks = this.chunks;
-    for (const { group } of chunks) {
-      if (settings.groups[group]) continue;
+    const settingsOf = (group: string): AdamSettings => {
+      const own = settings.groups[group] ?? (group === "tokens" ? settings.groups.body : undefined);
+      if (own) return own;
       throw new UserError(`optimStep: no settings for the parameter group "${group}"; add groups["${group}"]`);
-    }
+    };
+    for (const { group } of chunks) settingsOf(group);
     let total = 0;
     for (const chunk of chunks) {
       await this.bound(chunk).squares.run();
@@ -52,7 +54,7 @@ export class AdamW {
     parameters.step++;
     const grads = parameters.grads();
     for (const chunk of chunks) {
-      const adam = settings.groups[chunk.group];
+      const adam = settingsOf(chunk.group);
       const [beta1, beta2] = adam.betas;
       const decay = chunk.decays ? adam.weightDecay : 0;
       const values = [
@@ -114,11 +116,20 @@ interface Chunk {
 /** Neighbours in the arena that share their settings are updated together. */
 function chunksOf(entries: readonly Parameter[]): Chunk[] {
   const ranges: Chunk[] = [];
-  for (const { group, dims, offset, length } of entries) {
-    const decays = dims.length > 1;
+  const add = (group: string, decays: boolean, from: number, to: number): void => {
     const last = ranges[ranges.length - 1];
-    if (last?.group === group && last.decays === decays) last.to = offset + length;
-    else ranges.push({ group, decays, from: offset, to: offset + length });
+    if (last?.group === group && last.decays === decays) last.to = to;
+    else if (to > from) ranges.push({ group, decays, from, to });
+  };
+  for (const { group, dims, offset, length, tokens = [] } of entries) {
+    const decays = dims.length > 1;
+    let done = offset;
+    for (const row of Array.from(tokens).sort((a, b) => a - b)) {
+      const at = offset + row * dims[1];
+      add(group, decays, done, at);
+      add("tokens", decays, at, (done = at + dims[1]));
+    }
+    add(group, decays, done, offset + length);
   }
   return ranges.flatMap((range) => {
     const count = Math.ceil((range.to - range.from) / CHUNK);

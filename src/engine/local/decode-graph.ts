@@ -28,6 +28,8 @@ export interface DecodeOptions {
   truncated: boolean;
   /** Rank of the adapters that come as inputs; 0 for none. */
   rank: number;
+  /** How many rows of the head come as inputs, for they are trained beside an adapter. */
+  tokens: number;
 }
 
 /** Linear layers that read the same input are one matrix here. */
@@ -132,7 +134,13 @@ export function decodeGraph(o: DecodeOptions): Uint8Array {
 
   const h = rmsNorm(x, vector(FINAL_NORM, hidden), rmsEps);
   const head = graph.weight(headName(config), [vocab, hidden]);
-  const logits = gemm(["b", vocab], h, head, { transB: true });
+  let logits = gemm(["b", vocab], h, head, { transB: true });
+  if (o.tokens > 0) {
+    const rows = graph.input("tokenRows", [o.tokens, hidden]);
+    const ids = graph.input("tokenIds", ["b", o.tokens], { type: "int64" });
+    const own = gemm(["b", o.tokens], h, rows, { transB: true });
+    [logits] = graph.node("ScatterElements", [logits, ids, own], [{ dims: ["b", vocab] }], { axis: 1 });
+  }
   graph.output("logits", logits);
   choose(graph, o, logits);
   return graph.build();

@@ -10,19 +10,33 @@ export class DecodeSessions {
   private readonly runtime: Runtime;
   private readonly config: ModelConfig;
   private readonly rank: number;
+  private readonly tokens: number;
   private readonly weights: Record<string, Value>;
   private readonly prepacked = new PrepackedWeights();
   private readonly sessions = new Map<string, Session>();
 
-  private constructor(runtime: Runtime, config: ModelConfig, rank: number, weights: Record<string, Value>) {
+  private constructor(
+    runtime: Runtime,
+    config: ModelConfig,
+    rank: number,
+    tokens: number,
+    weights: Record<string, Value>,
+  ) {
     this.runtime = runtime;
     this.config = config;
     this.rank = rank;
+    this.tokens = tokens;
     this.weights = weights;
   }
 
-  /** `rank` is that of the adapters which come as inputs; 0 for none. */
-  static async create(runtime: Runtime, config: ModelConfig, view: WeightView, rank: number): Promise<DecodeSessions> {
+  /** `rank` is that of the adapters which come as inputs, `tokens` how many rows of the head do; 0 for none. */
+  static async create(
+    runtime: Runtime,
+    config: ModelConfig,
+    view: WeightView,
+    rank: number,
+    tokens = 0,
+  ): Promise<DecodeSessions> {
     const weights: Record<string, Value> = {};
     const dims = new Map(decodeMatrices(config).map((matrix) => [matrix.name, matrix.dims]));
     for (let l = 0; l < config.layers; l++) {
@@ -43,14 +57,14 @@ export class DecodeSessions {
     const head = headName(config);
     weights[head] = new Value(view.tensor(head), [config.vocab, config.hidden]);
     weights[FINAL_NORM] = new Value(view.tensor(FINAL_NORM), [config.hidden]);
-    return new DecodeSessions(runtime, config, rank, weights);
+    return new DecodeSessions(runtime, config, rank, tokens, weights);
   }
 
   get(masked: boolean, truncated: boolean): Session {
     const key = `${masked} ${truncated}`;
     let session = this.sessions.get(key);
     if (!session) {
-      const graph = decodeGraph({ config: this.config, masked, truncated, rank: this.rank });
+      const graph = decodeGraph({ config: this.config, masked, truncated, rank: this.rank, tokens: this.tokens });
       session = this.runtime.createSession(graph, {
         weights: this.weights,
         prepacked: this.prepacked,

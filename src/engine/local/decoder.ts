@@ -4,13 +4,13 @@ import { rotatesInside } from "./decode-graph.ts";
 import { DecodeAdapters, type DecodeSessions } from "./decode-weights.ts";
 import { maskAllowed } from "./head.ts";
 import { KvTree } from "./kv.ts";
-import { EMBEDDING } from "./layers.ts";
+import { EMBEDDING, headName } from "./layers.ts";
 import type { LayerPass } from "./pass.ts";
 import { Prefill } from "./prefill.ts";
 import { ropeRows, type RopeTable, ropeTable } from "./rope.ts";
 import { bucketOf, type Choice, type Decoder, rowsWithin, type StepRow } from "./sampler.ts";
 import { Slots } from "./slots.ts";
-import type { Adapters, WeightView } from "./weights.ts";
+import { type Adapters, takeRows, type WeightView } from "./weights.ts";
 
 export interface DecoderBudget {
   maxRows: number;
@@ -37,6 +37,8 @@ export class LocalDecoder implements Decoder {
   private readonly config: ModelConfig;
   private readonly budget: DecoderBudget;
   private readonly adapters: DecodeAdapters | null;
+  /** Rows of the head that change while its matrix is frozen: of which ids, and those of the policy. */
+  private readonly tokens: { ids: Int32Array; rows: Value } | null;
   private readonly prefixes: KvTree;
   private readonly filler: Prefill;
   private readonly slots: Slots;
@@ -46,8 +48,19 @@ export class LocalDecoder implements Decoder {
   private key: string | null = null;
   private table: RopeTable = { cos: new Float32Array(0), sin: new Float32Array(0) };
 
-  /** `rank` is that of the adapters; 0 for none. */
-  constructor(config: ModelConfig, pass: LayerPass, budget: DecoderBudget, rank: number) {
+  /** `rank` is that of the adapters, 0 for none; `tokens` are the ids whose rows are trained beside them. */
+  constructor(
+    config: ModelConfig,
+    pass: LayerPass,
+    budget: DecoderBudget,
+    rank: number,
+    tokens: Int32Array | null = null,
+  ) {
+    const { hidden } = config;
+    this.tokens = tokens && {
+      ids: tokens,
+      rows: new Value(new Float32Array(tokens.length * hidden), [tokens.length, hidden]),
+    };
     this.config = config;
     this.budget = budget;
     this.adapters = rank > 0 ? new DecodeAdapters(config, rank) : null;
@@ -62,6 +75,10 @@ export class LocalDecoder implements Decoder {
     this.prefixes.clear();
     if (this.source?.sessions !== source.sessions) this.calls.clear();
     this.adapters?.set(source.adapters);
+    if (this.tokens) {
+      const head = source.view.tensor(headName(this.config));
+      (this.tokens.rows.data as Float32Array).set(takeRows(head, this.tokens.ids, this.config.hidden));
+    }
     this.source = source;
     this.key = source.key;
   }
@@ -216,6 +233,12 @@ export class LocalDecoder implements Decoder {
       inverseTemperature: new Value(arrays.inverseTemperature, [size, 1]),
       greedy: new Value(arrays.greedy, [size, 1], "bool"),
     };
+    if (this.tokens) {
+      const { ids, rows } = this.tokens;
+      inputs.tokenRows = rows;
+      const each = BigInt64Array.from({ length: size * ids.length }, (_, i) => BigInt(ids[i % ids.length]));
+      inputs.tokenIds = new Value(each, [size, ids.length]);
+    }
     if (arrays.mask) inputs.mask = new Value(arrays.mask, [size, vocab]);
     if (arrays.topK) inputs.topK = new Value(arrays.topK, [size, 1]);
     if (arrays.topP) inputs.topP = new Value(arrays.topP, [size, 1]);

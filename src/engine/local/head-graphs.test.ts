@@ -117,16 +117,48 @@ describe.each([{ masked: false }, { masked: true }])("the head, masked: $masked"
     const given = feeds(2);
     const inputs = [...inputPorts(masked), port("g", ["n", 1]), port("sum", [VOCAB, HIDDEN])];
     if (entropy) inputs.push(port("gEntropy", ["n", 1]));
-    const result = await compile(headBackwardAgain(options(entropy), true), inputs, fullOutputs)(only(given, inputs));
+    const result = await compile(headBackwardAgain(options(entropy), "all"), inputs, fullOutputs)(only(given, inputs));
     expect(relativeError(result.dh.data, numeric(given, entropy, "h"))).toBeLessThan(1e-6);
     expect(relativeError(embeddingGradient(result, given), numeric(given, entropy, "embedding"))).toBeLessThan(1e-6);
     const frozen = inputs.filter(({ name }) => name !== "sum");
     const dh = await compile(
-      headBackwardAgain(options(entropy), false),
+      headBackwardAgain(options(entropy), "none"),
       frozen,
       fullOutputs.slice(0, 1),
     )(only(given, frozen));
     expect(dh.dh.data).toEqual(result.dh.data);
+  });
+
+  test("the gradients of some rows alone are those of the whole matrix", async () => {
+    const ids: Numbers = { data: [3, 1], dims: [2], type: "int64" };
+    const given: Record<string, Numbers> = { ...feeds(5), ids };
+    const inputs = inputPorts(masked);
+    const { probs } = await compile(headForward(options(false)), inputs, [forwardOutputs[2]])(only(given, inputs));
+    const all = [...inputs, port("g", ["n", 1]), port("sum", [VOCAB, HIDDEN])];
+    const whole = await compile(headBackwardAgain(options(false), "all"), all, fullOutputs)(only(given, all));
+    const expected = ids.data.flatMap((id) => {
+      const at = (data: number[], i: number) => data[id * HIDDEN + i];
+      return Array.from({ length: HIDDEN }, (_, i) => at(whole.newSum.data, i) - at(given.sum.data, i));
+    });
+    const sum = { data: expected.map((_, i) => i), dims: [2, HIDDEN] };
+    const ports = [...all.slice(0, -1), port("sum", ["rows", HIDDEN]), port("ids", ["rows"], "int64")];
+    const outputs = [...fullOutputs.slice(0, 2), port("newSum", ["rows", HIDDEN])];
+    const kept = [...ports.filter(({ name }) => name !== "mask"), port("probs", ["n", VOCAB])];
+    const again = compile(headBackwardAgain(options(false), "rows"), ports, outputs);
+    const fromKept = compile(headBackwardKept({ ...options(false), masked: false }, "rows"), kept, outputs);
+    for (const run of [
+      () => again({ ...only(given, ports), sum }),
+      () => fromKept({ ...only(given, kept), sum, probs }),
+    ]) {
+      const found = await run();
+      expect(
+        relativeError(
+          found.newSum.data.map((value, i) => value - i),
+          expected,
+        ),
+      ).toBeLessThan(1e-9);
+      expect(relativeError(found.push.data, whole.push.data)).toBeLessThan(1e-12);
+    }
   });
 
   test("gradients from kept probabilities are those of logits made again", async () => {
@@ -134,10 +166,10 @@ describe.each([{ masked: false }, { masked: true }])("the head, masked: $masked"
     const inputs = inputPorts(masked);
     const { probs } = await compile(headForward(options(false)), inputs, [forwardOutputs[2]])(only(given, inputs));
     const again = [...inputs, port("g", ["n", 1]), port("sum", [VOCAB, HIDDEN])];
-    const expected = await compile(headBackwardAgain(options(false), true), again, fullOutputs)(only(given, again));
+    const expected = await compile(headBackwardAgain(options(false), "all"), again, fullOutputs)(only(given, again));
     const kept = [...again.filter(({ name }) => name !== "mask"), port("probs", ["n", VOCAB])];
     const found = await compile(
-      headBackwardKept({ ...options(false), masked: false }, true),
+      headBackwardKept({ ...options(false), masked: false }, "all"),
       kept,
       fullOutputs,
     )({

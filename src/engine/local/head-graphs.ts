@@ -68,8 +68,25 @@ export function headForward(o: HeadOptions): Uint8Array {
   return graph.build();
 }
 
+/** Whose gradients the backward gives besides those of the hidden states: all rows of the matrix, or those of some ids. */
+export type HeadTrained = "none" | "all" | "rows";
+
+/** Adds columns^T h onto the sums of the trained rows; `columns` is [n, vocab]. */
+function addRowSums(graph: Graph, o: HeadOptions, trained: HeadTrained, columns: Tensor, h: Tensor): void {
+  const { vocab, hidden } = o.config;
+  if (trained === "all") {
+    const sumIn = graph.input("sum", [vocab, hidden]);
+    graph.output("newSum", gemm([vocab, hidden], columns, h, { transA: true, add: sumIn }));
+  } else {
+    const ids = graph.input("ids", ["rows"], { type: "int64" });
+    const [own] = graph.node("Gather", [columns, ids], [{ dims: ["n", "rows"] }], { axis: 1 });
+    const sumIn = graph.input("sum", ["rows", hidden]);
+    graph.output("newSum", gemm(["rows", hidden], own, h, { transA: true, add: sumIn }));
+  }
+}
+
 /** Backward of log-probs alone, from kept probabilities: dz = g (onehot - p), so dh = g (e_target - p E). */
-export function headBackwardKept(o: HeadOptions, full: boolean): Uint8Array {
+export function headBackwardKept(o: HeadOptions, trained: HeadTrained): Uint8Array {
   const graph = new Graph(o.float);
   const { vocab, hidden } = o.config;
   const { h, embedding, target } = headInputs(graph, o);
@@ -77,20 +94,19 @@ export function headBackwardKept(o: HeadOptions, full: boolean): Uint8Array {
   const g = graph.input("g", ["n", 1]);
   const mean = gemm(["n", hidden], probs, embedding);
   graph.output("dh", mul(g, sub(gatherRows(embedding, target), mean)));
-  if (full) {
+  if (trained !== "none") {
     // The one-hot part of the embedding's gradient is added by the caller, row by row, from `push`.
     const push = mul(g, h);
     graph.output("push", push);
-    const sumIn = graph.input("sum", [vocab, hidden]);
-    graph.output("newSum", gemm([vocab, hidden], probs, neg(push), { transA: true, add: sumIn }));
+    addRowSums(graph, o, trained, probs, neg(push));
   }
   return graph.build();
 }
 
 /** Backward of log-probs and entropies, from logits made again: dz = g (onehot - p) - gH p (z - lse + H). */
-export function headBackwardAgain(o: HeadOptions, full: boolean): Uint8Array {
+export function headBackwardAgain(o: HeadOptions, trained: HeadTrained): Uint8Array {
   const graph = new Graph(o.float);
-  const { vocab, hidden } = o.config;
+  const { hidden } = o.config;
   const { h, embedding, target } = headInputs(graph, o);
   const g = graph.input("g", ["n", 1]);
   const d = distribution(graph, o, h, embedding);
@@ -102,10 +118,9 @@ export function headBackwardAgain(o: HeadOptions, full: boolean): Uint8Array {
   }
   const dz = neg(spread);
   graph.output("dh", add(gemm(["n", hidden], dz, embedding), mul(g, gatherRows(embedding, target))));
-  if (full) {
+  if (trained !== "none") {
     graph.output("push", mul(g, h));
-    const sumIn = graph.input("sum", [vocab, hidden]);
-    graph.output("newSum", gemm([vocab, hidden], dz, h, { transA: true, add: sumIn }));
+    addRowSums(graph, o, trained, dz, h);
   }
   return graph.build();
 }

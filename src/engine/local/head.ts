@@ -1,11 +1,17 @@
 import type { ModelConfig } from "../../model/types.ts";
 import { type Runtime, type Session, Value } from "../../runtime/index.ts";
 import { Buffers } from "./buffers.ts";
-import { headBackwardAgain, headBackwardKept, headForward } from "./head-graphs.ts";
+import { headBackwardAgain, headBackwardKept, headForward, type HeadTrained } from "./head-graphs.ts";
 import type { HeadRows } from "./pack.ts";
 
 /** Scored tokens of one call. */
 const CHUNK = 512;
+
+/** The gradients so far of the matrix's rows: of all, [vocab, hidden], or of some ids, [ids, hidden]. */
+export interface RowSums {
+  ids: Int32Array | null;
+  sums: Float32Array;
+}
 
 export interface HeadGradients {
   logprob: Float32Array;
@@ -56,8 +62,8 @@ export class HeadPass {
   }
 
   /**
-   * Adds the gradient of the entries' scores onto `dHidden` (rows of the pass) and, in full fine-tuning, onto `sums`: the gradients
-   * of the embedding or head so far, [vocab, hidden].
+   * Adds the gradient of the entries' scores onto `dHidden` (rows of the pass) and, where rows of the embedding or head are trained,
+   * onto their sums.
    */
   async backward(
     rows: HeadRows,
@@ -65,7 +71,7 @@ export class HeadPass {
     gradients: HeadGradients,
     kept: boolean,
     dHidden: Float32Array,
-    sums: Float32Array | null,
+    trained: RowSums | null,
   ): Promise<void> {
     const { count } = rows;
     const { hidden: width, vocab } = this.config;
@@ -83,17 +89,19 @@ export class HeadPass {
       }
       const dh = this.buffers.get("dh", chunk.size * width);
       const outputs: Record<string, Value> = { dh: new Value(dh, [chunk.size, width]) };
-      const push = this.buffers.get("push", sums ? chunk.size * width : 0);
-      if (sums) {
-        inputs.sum = outputs.newSum = new Value(sums, [vocab, width]);
+      const push = this.buffers.get("push", trained ? chunk.size * width : 0);
+      if (trained) {
+        const { ids, sums } = trained;
+        inputs.sum = outputs.newSum = new Value(sums, [ids?.length ?? vocab, width]);
+        if (ids) inputs.ids = new Value(BigInt64Array.from(ids, BigInt), [ids.length]);
         outputs.push = new Value(push, [chunk.size, width]);
       }
       const kind = useKept ? "kept" : "again";
       const options = { masked, entropy: gradients.entropy !== null };
-      const session = this.session(`${kind}${sums ? " full" : ""}`, options);
+      const session = this.session(kind, options, trained ? (trained.ids ? "rows" : "all") : "none");
       await session.bind(inputs, outputs).run();
       this.scatter(rows, chunk, dh, dHidden);
-      if (sums) addToRows(sums, rows.target, chunk.from, push, chunk.size, width);
+      if (trained) addToRows(trained, rows.target.subarray(chunk.from, chunk.to), push, width);
     }
   }
 
@@ -145,18 +153,21 @@ export class HeadPass {
     return true;
   }
 
-  private session(kind: string, options: { masked: boolean; entropy: boolean }): Session {
-    const key = `${kind} ${options.masked} ${options.entropy}`;
+  private session(
+    kind: "forward" | "kept" | "again",
+    options: { masked: boolean; entropy: boolean },
+    trained: HeadTrained = "none",
+  ): Session {
+    const key = `${kind} ${trained} ${options.masked} ${options.entropy}`;
     let session = this.sessions.get(key);
     if (!session) {
       const o = { config: this.config, ...options };
-      const full = kind.endsWith("full");
       const bytes =
         kind === "forward"
           ? headForward(o)
-          : kind.startsWith("kept")
-            ? headBackwardKept(o, full)
-            : headBackwardAgain(o, full);
+          : kind === "kept"
+            ? headBackwardKept(o, trained)
+            : headBackwardAgain(o, trained);
       session = this.runtime.createSession(bytes, { name: `head ${kind}` });
       this.sessions.set(key, session);
     }
@@ -186,17 +197,11 @@ export function maskAllowed(mask: Float32Array, allowed: (Int32Array | null)[], 
   });
 }
 
-/** target[ids[i]] += source[i], a row at a time. */
-export function addToRows(
-  target: Float32Array,
-  ids: Int32Array,
-  first: number,
-  source: Float32Array,
-  count: number,
-  width: number,
-): void {
-  for (let i = 0; i < count; i++) {
-    const to = ids[first + i] * width;
-    for (let j = 0; j < width; j++) target[to + j] += source[i * width + j];
-  }
+/** Adds a row of `source` for each token onto the sums of its row, where that is trained. */
+export function addToRows({ ids, sums }: RowSums, tokens: Int32Array, source: Float32Array, width: number): void {
+  tokens.forEach((token, i) => {
+    const row = ids ? ids.indexOf(token) : token;
+    if (row < 0) return;
+    for (let j = 0; j < width; j++) sums[row * width + j] += source[i * width + j];
+  });
 }

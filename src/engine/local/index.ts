@@ -1,4 +1,5 @@
 import { UserError } from "../../errors.ts";
+import { addTokens } from "../../model/add-tokens.ts";
 import { loadModelFiles } from "../../model/load.ts";
 import { tinyFiles } from "../../model/tiny.ts";
 import type { ModelFiles } from "../../model/types.ts";
@@ -38,7 +39,7 @@ export class LocalEngine implements Engine {
       entropy: true,
       heads: true,
       allowed: true,
-      addTokens: false,
+      addTokens: true,
       fullFineTune: true,
       gradClip: true,
       snapshots: true,
@@ -48,13 +49,14 @@ export class LocalEngine implements Engine {
 
   async create(spec: ModelSpec): Promise<LocalModel> {
     checkSpec(spec);
-    const known = spec.train === "full" ? undefined : this.bases.get(spec.base);
+    const key = baseKey(spec);
+    const known = spec.train === "full" ? undefined : this.bases.get(key);
     const files = known?.files ?? (await readFiles(spec));
     const plan = planMemory(files, spec, this.options.memoryGb, known?.base.bytes);
     let base: BaseWeights | null = null;
     if (spec.train !== "full") {
       base = known?.base ?? new BaseWeights(files, plan.keepStored);
-      if (spec.base !== "tiny" && !known) this.bases.set(spec.base, { files, base });
+      if (spec.base !== "tiny" && !known) this.bases.set(key, { files, base });
     }
     const model = new LocalModel(
       this.runtime,
@@ -79,7 +81,19 @@ export class LocalEngine implements Engine {
 
 export const createLocalEngine = (options?: LocalEngineOptions): LocalEngine => new LocalEngine(options);
 
-async function readFiles(spec: ModelSpec): Promise<ModelFiles> {
+/** Models share frozen weights only where their added rows begin alike. */
+const baseKey = ({ base, addTokens: tokens = [], seed = 0 }: ModelSpec): string =>
+  tokens.length > 0 ? JSON.stringify([base, tokens, seed]) : base;
+
+/** The base with the tokens that are added to its vocabulary. */
+export async function readFiles(spec: ModelSpec): Promise<ModelFiles> {
+  const files = await readBase(spec);
+  if (!spec.addTokens?.length) return files;
+  const random = new RandomStream(`${spec.seed ?? 0}/added tokens`);
+  return addTokens(files, spec.addTokens, { normal: () => random.normal(), fresh: spec.base === "tiny" });
+}
+
+async function readBase(spec: ModelSpec): Promise<ModelFiles> {
   if (spec.base !== "tiny") return loadModelFiles(spec.base);
   if (!spec.vocabulary) {
     throw new UserError(
@@ -87,7 +101,7 @@ async function readFiles(spec: ModelSpec): Promise<ModelFiles> {
     );
   }
   const random = new RandomStream(`${spec.seed ?? 0}/tiny model`);
-  return tinyFiles({ vocabulary: spec.vocabulary }, () => random.normal());
+  return tinyFiles({ vocabulary: spec.vocabulary, without: spec.addTokens }, () => random.normal());
 }
 
 function checkSpec(spec: ModelSpec): void {
@@ -96,7 +110,6 @@ function checkSpec(spec: ModelSpec): void {
       `${spec.from.dir} holds trained weights, and a model with train "none" has none to load them into; create it as it was trained`,
     );
   }
-  if (spec.addTokens?.length) throw new UserError("new vocabulary rows are not built yet; leave addTokens out");
   const heads = spec.heads ?? [];
   for (const { name, width } of heads) {
     if (!Number.isInteger(width) || width < 1)

@@ -21,6 +21,13 @@ export const EMBEDDING = "model.embed_tokens.weight";
 export const FINAL_NORM = "model.norm.weight";
 export const HEAD = "lm_head.weight";
 
+/** Rows of the embedding or the head that are trained while the rest is frozen. */
+export const tokenRows = (matrix: string): string => matrix.replace(/weight$/, "tokens");
+
+/** The matrices with a row for each token. */
+export const vocabMatrices = (config: ModelConfig): string[] =>
+  config.tiedEmbeddings ? [EMBEDDING] : [EMBEDDING, HEAD];
+
 /** The matrix that gives the logits. */
 export const headName = (config: ModelConfig): string => (config.tiedEmbeddings ? EMBEDDING : HEAD);
 
@@ -68,8 +75,7 @@ export function tensorOrder(config: ModelConfig): { name: string; dims: number[]
   for (let layer = 0; layer < config.layers; layer++) {
     for (const linear of LINEARS) order.push({ name: weightName(layer, linear), dims: dims[linear] });
   }
-  order.push({ name: EMBEDDING, dims: [config.vocab, config.hidden] });
-  if (!config.tiedEmbeddings) order.push({ name: HEAD, dims: [config.vocab, config.hidden] });
+  for (const name of vocabMatrices(config)) order.push({ name, dims: [config.vocab, config.hidden] });
   for (let layer = 0; layer < config.layers; layer++) {
     for (const { name, length } of Object.values(vectors(config, layer))) order.push({ name, dims: [length] });
   }

@@ -24,8 +24,8 @@ import { floats } from "./buffers.ts";
 import { checkForest, checkRequest } from "./checks.ts";
 import { DecodeSessions } from "./decode-weights.ts";
 import { LocalDecoder } from "./decoder.ts";
-import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
-import { Parameters } from "./parameters.ts";
+import { linearDims, type LinearName, LINEARS, tensorOrder, tokenRows, weightName } from "./layers.ts";
+import { Parameters, parameterShapes } from "./parameters.ts";
 import type { MemoryPlan } from "./plan.ts";
 import { Sampler } from "./sampler.ts";
 import { loadState, saveState } from "./state.ts";
@@ -39,6 +39,8 @@ import {
   layerScratch,
   LoraWeights,
   mergeSession,
+  takeRows,
+  TokenMatrices,
   type WeightView,
 } from "./weights.ts";
 
@@ -57,6 +59,8 @@ export class LocalModel implements Model {
   private readonly trainer: Trainer;
   private readonly base: WeightView | null;
   private readonly merge: Session | null;
+  /** Where the rows of added tokens are trained beside an adapter. */
+  private readonly tokenMatrices: TokenMatrices | null;
   private scratch: LayerMatrices | null = null;
   private adam: AdamW | null = null;
   private readonly snapshots = new Map<Policy, Float32Array>();
@@ -98,11 +102,13 @@ export class LocalModel implements Model {
     const targets = new Set<LinearName>(lora ? LINEARS.filter((name) => lora.targets?.includes(name) ?? true) : []);
     this.trained = lora ? { scale: lora.alpha / lora.rank, targets } : spec.train === "full" ? "full" : "none";
     this.merge = lora ? mergeSession(runtime, config, lora.alpha / lora.rank, targets) : null;
+    const tokens = (lora && files.added?.ids) ?? null;
+    this.tokenMatrices = tokens && base && new TokenMatrices(config, base, tokens);
     this.parameters = new Parameters(parameterShapes(files, spec, targets));
     this.initialise(files);
-    this.trainer = new Trainer(runtime, config, this.trained, spec.heads ?? [], plan);
+    this.trainer = new Trainer(runtime, config, this.trained, spec.heads ?? [], plan, tokens);
     this.rank = lora?.rank ?? 0;
-    this.decoder = new LocalDecoder(config, this.trainer.pass, plan.decoder, this.rank);
+    this.decoder = new LocalDecoder(config, this.trainer.pass, plan.decoder, this.rank, tokens);
     const frozen =
       spec.train === "full"
         ? 0
@@ -311,6 +317,7 @@ export class LocalModel implements Model {
       return { weight: at(`${name}.weight`), bias: bias ? at(`${name}.bias`) : new Float32Array(width) };
     };
     const adapters = policy === "base" ? null : this.adapters(at);
+    if (adapters) this.tokenMatrices?.set(at);
     return { weights: await this.weights(policy, arena, adapters), head, adapters };
   }
 
@@ -336,7 +343,7 @@ export class LocalModel implements Model {
     if (!this.base) throw new Error("a frozen base is missing");
     if (!adapters || !this.merge) return this.base;
     this.scratch ??= layerScratch(config);
-    return new LoraWeights(config, this.base, adapters, this.merge, this.scratch);
+    return new LoraWeights(config, this.base, adapters, this.merge, this.scratch, this.tokenMatrices);
   }
 
   /** The decoder, turned to a policy. */
@@ -347,7 +354,8 @@ export class LocalModel implements Model {
     let sessions = this.decodeSessions.get(key);
     if (!sessions) {
       const matrices = full || !this.base ? weights : this.base;
-      sessions = await DecodeSessions.create(this.runtime, this.files.config, matrices, this.rank);
+      const tokens = this.tokenMatrices?.ids.length;
+      sessions = await DecodeSessions.create(this.runtime, this.files.config, matrices, this.rank, tokens);
       this.decodeSessions.set(key, sessions);
     }
     this.decoder.use({
@@ -374,12 +382,19 @@ export class LocalModel implements Model {
     return spec;
   }
 
-  /** Adapters: a uniform in +-1/sqrt(in), b zero (Hu et al. 2021 as `peft` does it). Heads: as specified. Everything else: the base's own. */
+  /** Adapters: a uniform in +-1/sqrt(in), b zero (Hu et al. 2021 as `peft` does it). Heads: as specified. Everything else, rows of added tokens included: the base's own. */
   private initialise(files: ModelFiles): void {
     const { spec, parameters } = this;
     const random = new RandomStream(`${spec.seed ?? 0}/initial weights`);
     if (spec.train === "full") {
       new BaseWeights(files, false).copyTo(parameters.values);
+    }
+    if (this.tokenMatrices && this.base) {
+      const { ids, matrices } = this.tokenMatrices;
+      for (const name of matrices.keys()) {
+        const first = takeRows(this.base.tensor(name), ids, files.config.hidden);
+        parameters.value(tokenRows(name)).set(first);
+      }
     }
     for (const { name, dims, group } of parameters.entries) {
       const values = parameters.value(name);
@@ -397,36 +412,5 @@ export class LocalModel implements Model {
     if (this.closed) throw new Error("this model was closed");
   }
 }
-
-function parameterShapes(
-  files: ModelFiles,
-  spec: ModelSpec,
-  targets: ReadonlySet<LinearName>,
-): { name: string; dims: number[]; group: string }[] {
-  const { config } = files;
-  const shapes: { name: string; dims: number[]; group: string }[] = [];
-  if (spec.train === "full") shapes.push(...tensorOrder(config).map((tensor) => ({ ...tensor, group: "body" })));
-  if (typeof spec.train === "object") {
-    const { rank } = spec.train.lora;
-    const dims = linearDims(config);
-    for (let layer = 0; layer < config.layers; layer++) {
-      for (const linear of targets) {
-        const names = adapterNames(moduleName(layer, linear));
-        shapes.push({ name: names.a, dims: [rank, dims[linear][1]], group: "body" });
-        shapes.push({ name: names.b, dims: [dims[linear][0], rank], group: "body" });
-      }
-    }
-  }
-  for (const head of spec.heads ?? []) shapes.push(...headShapes(head, config.hidden));
-  return shapes;
-}
-
-const headShapes = (
-  { name, width, bias }: HeadSpec,
-  hidden: number,
-): { name: string; dims: number[]; group: string }[] => [
-  { name: `${name}.weight`, dims: [width, hidden], group: `head:${name}` },
-  ...(bias ? [{ name: `${name}.bias`, dims: [width], group: `head:${name}` }] : []),
-];
 
 const countAll = (forest: Forest): number => forest.reduce((sum, tree) => sum + countTokens(tree), 0);

@@ -1,10 +1,19 @@
+import type { ModelFiles } from "../../model/types.ts";
+import type { HeadSpec, ModelSpec } from "../types.ts";
 import { floats } from "./buffers.ts";
+import { linearDims, type LinearName, moduleName, tensorOrder, tokenRows, vocabMatrices } from "./layers.ts";
+import { adapterNames } from "./weights.ts";
 
-export interface Parameter {
+export interface ParameterShape {
   name: string;
   dims: number[];
-  /** "body" or "head:<name>": which settings the optimizer uses. */
+  /** "body", "tokens" or "head:<name>": which settings the optimizer uses. */
   group: string;
+  /** Rows that are of group "tokens" instead. */
+  tokens?: Int32Array;
+}
+
+export interface Parameter extends ParameterShape {
   /** Place in the arena, in floats. */
   offset: number;
   length: number;
@@ -26,7 +35,7 @@ export class Parameters {
   private moments: { first: Float32Array; second: Float32Array } | null = null;
   private readonly byName: Map<string, Parameter>;
 
-  constructor(shapes: { name: string; dims: number[]; group: string }[]) {
+  constructor(shapes: ParameterShape[]) {
     let offset = 0;
     this.entries = shapes.map((shape) => {
       const length = shape.dims.reduce((a, b) => a * b, 1);
@@ -88,3 +97,40 @@ export class Parameters {
     return arena.subarray(entry.offset, entry.offset + entry.length);
   }
 }
+
+/** What a model trains; `targets` are the linear layers with an adapter. */
+export function parameterShapes(
+  files: ModelFiles,
+  spec: ModelSpec,
+  targets: ReadonlySet<LinearName>,
+): ParameterShape[] {
+  const { config, added } = files;
+  const shapes: ParameterShape[] = [];
+  if (spec.train === "full") {
+    const byToken = new Set(vocabMatrices(config));
+    for (const tensor of tensorOrder(config)) {
+      shapes.push({ ...tensor, group: "body", ...(byToken.has(tensor.name) && added ? { tokens: added.ids } : {}) });
+    }
+  }
+  if (typeof spec.train === "object") {
+    const { rank } = spec.train.lora;
+    const dims = linearDims(config);
+    for (let layer = 0; layer < config.layers; layer++) {
+      for (const linear of targets) {
+        const names = adapterNames(moduleName(layer, linear));
+        shapes.push({ name: names.a, dims: [rank, dims[linear][1]], group: "body" });
+        shapes.push({ name: names.b, dims: [dims[linear][0], rank], group: "body" });
+      }
+    }
+    for (const matrix of added ? vocabMatrices(config) : []) {
+      shapes.push({ name: tokenRows(matrix), dims: [added?.ids.length ?? 0, config.hidden], group: "tokens" });
+    }
+  }
+  for (const head of spec.heads ?? []) shapes.push(...headShapes(head, config.hidden));
+  return shapes;
+}
+
+const headShapes = ({ name, width, bias }: HeadSpec, hidden: number): ParameterShape[] => [
+  { name: `${name}.weight`, dims: [width, hidden], group: `head:${name}` },
+  ...(bias ? [{ name: `${name}.bias`, dims: [width], group: `head:${name}` }] : []),
+];

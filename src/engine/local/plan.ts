@@ -2,7 +2,7 @@ import { UserError } from "../../errors.ts";
 import type { ModelConfig, ModelFiles } from "../../model/types.ts";
 import { memory } from "../../runtime/index.ts";
 import type { ModelSpec } from "../types.ts";
-import { linearDims, LINEARS, tensorOrder, weightName } from "./layers.ts";
+import { linearDims, LINEARS, tensorOrder, vocabMatrices, weightName } from "./layers.ts";
 import type { DecoderBudget } from "./decoder.ts";
 
 /** What the memory budget chose; a pure function of the model, the training and the budget. */
@@ -43,7 +43,10 @@ export function planMemory(files: ModelFiles, spec: ModelSpec, budgetGb?: number
     .filter((tensor) => tensor !== undefined && tensor.type !== "f32");
   const storedBytes = storable.reduce((sum, tensor) => sum + (tensor?.bytes.byteLength ?? 0), 0);
   const lora = typeof spec.train === "object" ? spec.train.lora : null;
-  const trained = spec.train === "full" ? all : lora ? loraFloats(config, lora.rank) : 0;
+  const tokens = lora && files.added ? files.added.ids.length * vocabMatrices(config).length : 0;
+  const trained = spec.train === "full" ? all : lora ? loraFloats(config, lora.rank) + tokens * config.hidden : 0;
+  // Rows that are trained beside an adapter stand in copies of their matrices.
+  const copies = tokens > 0 ? vocabMatrices(config).length * config.vocab * config.hidden * 4 : 0;
   const ways = [2048, 1024, 512].flatMap((rows) =>
     [false, true].flatMap((keepStored) => (["all", "inputs"] as const).map((keep) => ({ rows, keep, keepStored }))),
   );
@@ -59,7 +62,7 @@ export function planMemory(files: ModelFiles, spec: ModelSpec, budgetGb?: number
     const decoder = decoderBudget(config, budget);
     const decoding = all * 4 + decoder.slotBytes + decoder.prefixBytes + (keepStored ? matrices * 4 : 0);
     const probBytes = keep === "all" && spec.train !== "none" ? 0.6 * GB : 0;
-    const bytes = OVERHEAD + probBytes + base + state + activations + headBytes + decoding;
+    const bytes = OVERHEAD + probBytes + base + copies + state + activations + headBytes + decoding;
     smallest = Math.min(smallest, bytes);
     if (bytes > budget) continue;
     const text =

@@ -8,7 +8,7 @@ import type { Parameter, Parameters } from "./parameters.ts";
 const WEIGHTS = "weights.safetensors";
 const MOMENTS = ["first.safetensors", "second.safetensors"] as const;
 const STEP = "optimizer.step";
-const BODY = "body";
+const HEAD = "head:";
 
 /** Writes the trained tensors and, once there was an optimizer step, Adam's moments and step count. */
 export async function saveState(dir: string, parameters: Parameters): Promise<void> {
@@ -30,7 +30,7 @@ export async function saveState(dir: string, parameters: Parameters): Promise<vo
 export async function loadState(dir: string, parameters: Parameters, optimizer: boolean): Promise<string[]> {
   const path = join(dir, WEIGHTS);
   const lacking = optimizer ? [] : await headsLacking(path, parameters);
-  const groups = new Set(lacking.map((name) => `head:${name}`));
+  const groups = new Set(lacking.map((name) => `${HEAD}${name}`));
   const there = parameters.entries.filter(({ group }) => !groups.has(group));
   await readArena(path, there, parameters.values);
   if (!optimizer || parameters.length === 0) return lacking;
@@ -44,12 +44,11 @@ export async function loadState(dir: string, parameters: Parameters, optimizer: 
 }
 
 async function headsLacking(path: string, { entries }: Parameters): Promise<string[]> {
-  if (!entries.some(({ group }) => group !== BODY)) return [];
+  const heads = entries.filter(({ group }) => group.startsWith(HEAD));
+  if (heads.length === 0) return [];
   const header = await readSafetensorsHeader(path);
-  const missing = entries.filter(({ name, dims }) => header.get(name)?.dims.join() !== dims.join());
-  return [...new Set(missing.map(({ group }) => group).filter((group) => group !== BODY))].map((group) =>
-    group.slice("head:".length),
-  );
+  const missing = heads.filter(({ name, dims }) => header.get(name)?.dims.join() !== dims.join());
+  return [...new Set(missing.map(({ group }) => group.slice(HEAD.length)))];
 }
 
 async function writeArena(
@@ -80,7 +79,7 @@ async function readArena(path: string, entries: readonly Parameter[], arena: Flo
     if (found?.dims.join() === dims.join()) continue;
     throw new UserError(
       `${path}: expected ${name} with dims [${dims.join(", ")}], found ${found ? `[${found.dims.join(", ")}]` : "no such tensor"}; ` +
-        `it was saved by a model of another shape, LoRA rank or head`,
+        `it was saved by a model of another shape, LoRA rank or head, or with other added tokens`,
     );
   }
   for (const { name, offset, length } of entries) {

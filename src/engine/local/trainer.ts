@@ -7,8 +7,8 @@ import { type Runtime, Value } from "../../runtime/index.ts";
 import type { HeadSpec, Loss, LossResult, ScoreGradient, Scores, StepResult } from "../types.ts";
 import { Buffers } from "./buffers.ts";
 import { finalNormGraph, valueHeadGraphs } from "./head-graphs.ts";
-import { addToRows, HeadPass } from "./head.ts";
-import { EMBEDDING, FINAL_NORM, headName } from "./layers.ts";
+import { addToRows, HeadPass, type RowSums } from "./head.ts";
+import { EMBEDDING, FINAL_NORM, headName, tokenRows } from "./layers.ts";
 import { hasWeightFields, type HeadRows, headRows, matters, type Pack, packTrees } from "./pack.ts";
 import type { Parameters } from "./parameters.ts";
 import { type Keep, LayerPass, run } from "./pass.ts";
@@ -41,12 +41,22 @@ export class Trainer {
   private readonly heads: HeadSpec[];
   private readonly plan: MemoryPlan;
   private readonly full: boolean;
+  private readonly tokens: Int32Array | null;
   private readonly headPass: HeadPass;
   private readonly buffers = new Buffers();
   private readonly finalNorm;
   private readonly valueHeads;
 
-  constructor(runtime: Runtime, config: ModelConfig, trained: Trained, heads: HeadSpec[], plan: MemoryPlan) {
+  /** `tokens`: ids whose rows of the embedding and the head are trained beside an adapter. */
+  constructor(
+    runtime: Runtime,
+    config: ModelConfig,
+    trained: Trained,
+    heads: HeadSpec[],
+    plan: MemoryPlan,
+    tokens: Int32Array | null,
+  ) {
+    this.tokens = tokens;
     this.config = config;
     this.heads = heads;
     this.plan = plan;
@@ -245,7 +255,7 @@ export class Trainer {
     const { weights } = policy;
     const shape = [pack.rows, hidden];
     const dHidden = this.buffers.get("dHidden", pack.rows * hidden).fill(0);
-    const sums = this.full ? parameters.gradient(headName(this.config)) : null;
+    const sums = this.rowSums(headName(this.config), parameters);
     if (rows.count > 0) {
       const pick = (part: "logprobs" | "entropy") =>
         Float32Array.from(
@@ -270,7 +280,14 @@ export class Trainer {
     }
     await run(this.finalNorm.backward, inputs, outputs);
     const dEmbedded = await this.pass.backward(pack, weights, this.plan.keep, parameters, dx);
-    if (this.full) addToRows(parameters.gradient(EMBEDDING), pack.tokens, 0, dEmbedded, pack.rows, hidden);
+    const embedded = this.rowSums(EMBEDDING, parameters);
+    if (embedded) addToRows(embedded, pack.tokens, dEmbedded, hidden);
+  }
+
+  /** Where the gradients of the embedding's or the head's rows are summed; null where none is trained. */
+  private rowSums(matrix: string, parameters: Parameters): RowSums | null {
+    if (this.full) return { ids: null, sums: parameters.gradient(matrix) };
+    return this.tokens && { ids: this.tokens, sums: parameters.gradient(tokenRows(matrix)) };
   }
 
   private async scalarHeadBackward(

@@ -3,7 +3,16 @@ import { widen } from "../../model/widen.ts";
 import { type Runtime, type Session, Value } from "../../runtime/index.ts";
 import { Graph, gemm } from "../../tensor/index.ts";
 import { floats } from "./buffers.ts";
-import { linearDims, type LinearName, LINEARS, moduleName, tensorOrder, weightName } from "./layers.ts";
+import {
+  linearDims,
+  type LinearName,
+  LINEARS,
+  moduleName,
+  tensorOrder,
+  tokenRows,
+  vocabMatrices,
+  weightName,
+} from "./layers.ts";
 
 export type LayerMatrices = Record<LinearName, Float32Array>;
 
@@ -57,6 +66,8 @@ export class BaseWeights implements WeightView {
     for (const { name, dims } of widened) {
       const view = memory.subarray(offset, (offset += product(dims)));
       widen(take(name), view);
+      const newRows = files.added?.rows.get(name);
+      if (newRows) setRows(view, files.added?.newIds ?? [], newRows);
       this.wide.set(name, view);
     }
     for (const name of kept) this.stored.set(name, take(name));
@@ -165,8 +176,17 @@ export class LoraWeights implements WeightView {
   private readonly adapters: Adapters;
   private readonly merge: Session;
   private readonly config: ModelConfig;
+  private readonly tokens: TokenMatrices | null;
 
-  constructor(config: ModelConfig, base: WeightView, adapters: Adapters, merge: Session, scratch: LayerMatrices) {
+  constructor(
+    config: ModelConfig,
+    base: WeightView,
+    adapters: Adapters,
+    merge: Session,
+    scratch: LayerMatrices,
+    tokens: TokenMatrices | null,
+  ) {
+    this.tokens = tokens;
     this.config = config;
     this.base = base;
     this.adapters = adapters;
@@ -197,7 +217,28 @@ export class LoraWeights implements WeightView {
   }
 
   tensor(name: string): Float32Array {
-    return this.base.tensor(name);
+    return this.tokens?.matrices.get(name) ?? this.base.tensor(name);
+  }
+}
+
+/** Copies of a frozen base's embedding and head, whose rows of some ids are a policy's own. */
+export class TokenMatrices {
+  readonly ids: Int32Array;
+  readonly matrices = new Map<string, Float32Array>();
+
+  constructor(config: ModelConfig, base: WeightView, ids: Int32Array) {
+    this.ids = ids;
+    for (const name of vocabMatrices(config)) {
+      const own = floats(config.vocab * config.hidden);
+      own.set(base.tensor(name));
+      this.matrices.set(name, own);
+    }
+  }
+
+  /** Turns to a policy: `rows` gives its rows of a matrix, [ids, hidden]. */
+  set(rows: (name: string) => Float32Array): this {
+    for (const [name, matrix] of this.matrices) setRows(matrix, this.ids, rows(tokenRows(name)));
+    return this;
   }
 }
 
@@ -217,6 +258,19 @@ export function mergeSession(
     graph.output(`merged.${linear}`, gemm([out, width], b, a, { alpha: scale, add: w }));
   }
   return runtime.createSession(graph.build(), { name: "merge" });
+}
+
+/** target[ids[i]] = source[i], a row at a time; `source` holds a row for each id. */
+export function setRows(target: Float32Array, ids: ArrayLike<number>, source: Float32Array): void {
+  const width = source.length / ids.length;
+  for (let i = 0; i < ids.length; i++) target.set(source.subarray(i * width, (i + 1) * width), ids[i] * width);
+}
+
+/** The rows of some ids, [ids, width]. */
+export function takeRows(source: Float32Array, ids: ArrayLike<number>, width: number): Float32Array {
+  const rows = new Float32Array(ids.length * width);
+  for (let i = 0; i < ids.length; i++) rows.set(source.subarray(ids[i] * width, (ids[i] + 1) * width), i * width);
+  return rows;
 }
 
 const product = (dims: number[]): number => dims.reduce((a, b) => a * b, 1);
