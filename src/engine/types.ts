@@ -68,6 +68,8 @@ export interface SampleRequest {
   allowed?: Int32Array;
   /** Returns the raw next-token log-probs of these ids. */
   scoreIds?: Int32Array;
+  /** Returns the raw log-probs of these ids as the token after a sample that a stop has ended; one more step of the model. */
+  scoreNext?: Int32Array;
   /** Names the random stream; sample i of n draws from (key, i). */
   key: string;
 }
@@ -81,6 +83,8 @@ export interface Sample {
   text: string;
   /** Where `scoreIds` was given: raw log-probs of these ids as the first token. */
   idLogprobs?: Float32Array;
+  /** Where `scoreNext` was given and a stop ended the sample: raw log-probs of these ids as the next token. */
+  nextLogprobs?: Float32Array;
 }
 
 export interface LoraSettings {

@@ -130,10 +130,9 @@ export class LocalDecoder implements Decoder {
     this.slots.move(from, to, length);
   }
 
-  /** The last token's keys were never computed: nobody read it. */
   keep(slot: number, tokens: Int32Array): void {
     if (this.budget.prefixBytes === 0) return;
-    const path = this.prefixes.insert(tokens.subarray(0, -1));
+    const path = this.prefixes.insert(tokens);
     for (const node of path) if (!node.data) this.prefixes.fill(node, this.slots.read(slot, node));
     const pinned = new Set(path);
     this.prefixes.trim((node) => pinned.has(node));

@@ -13,7 +13,7 @@ export interface Decoder {
   prefill(rows: { slot: number; tokens: Int32Array }[]): Promise<void>;
   /** Copies a slot's first `length` tokens. */
   move(from: number, to: number, length: number): void;
-  /** Keeps a finished sequence's keys and values for later prefixes. */
+  /** Keeps a finished sequence's keys and values for later prefixes: of these tokens, all of which were read. */
   keep(slot: number, tokens: Int32Array): void;
   /** One token for each of slots 0 .. rows.length - 1; null marks a hole. */
   step(rows: (StepRow | null)[]): Promise<Choice[]>;
@@ -58,6 +58,8 @@ interface Row {
   tokens: number[];
   logprobs: number[];
   idLogprobs?: Float32Array;
+  /** The text of a row that has ended and waits for the log-probs of what comes next. */
+  ended?: string;
 }
 
 /** Fixed batch sizes, so that which kernel a row meets depends only on how many rows are active. */
@@ -120,7 +122,7 @@ export class Sampler {
         if (!row || !this.advance(row, choices[slot])) return;
         ended = true;
         this.slots[slot] = null;
-        decoder.keep(slot, sequence(row));
+        decoder.keep(slot, tokensRead(row));
       });
       // Whoever awaited an ended sample may ask for the next one before the batch goes on.
       if (ended) await new Promise((resolve) => setImmediate(resolve));
@@ -179,6 +181,10 @@ export class Sampler {
   /** Takes a choice; true when the row has ended. */
   private advance(row: Row, choice: Choice): boolean {
     const request = row.call.requests[row.request];
+    if (row.ended !== undefined) {
+      this.finish(row, "stop", row.ended, choice.idLogprobs);
+      return true;
+    }
     if (choice.idLogprobs) row.idLogprobs = choice.idLogprobs;
     if (request.maxTokens === 0) {
       this.finish(row, "length", "");
@@ -193,6 +199,10 @@ export class Sampler {
     }
     const text = this.stopped(row.tokens, request.stop);
     if (text !== null) {
+      if (request.scoreNext) {
+        row.ended = text;
+        return false;
+      }
       this.finish(row, "stop", text);
       return true;
     }
@@ -223,13 +233,14 @@ export class Sampler {
     return found === null || full === null ? null : full.slice(0, found);
   }
 
-  private finish(row: Row, stop: StopReason, text: string): void {
+  private finish(row: Row, stop: StopReason, text: string, nextLogprobs?: Float32Array): void {
     const sample: Sample = {
       tokens: Int32Array.from(row.tokens),
       logprobs: Float32Array.from(row.logprobs),
       stop,
       text,
       ...(row.idLogprobs ? { idLogprobs: row.idLogprobs } : {}),
+      ...(nextLogprobs ? { nextLogprobs } : {}),
     };
     const { call } = row;
     call.samples[call.first[row.request] + row.index] = sample;
@@ -240,11 +251,12 @@ export class Sampler {
   }
 }
 
-function sequence(row: Row): Int32Array {
+/** What the model has read of a row that has ended: all but its last token, or that too where something was scored after it. */
+function tokensRead(row: Row): Int32Array {
   const tokens = new Int32Array(row.prefix.length + row.tokens.length);
   tokens.set(row.prefix);
   tokens.set(row.tokens, row.prefix.length);
-  return tokens;
+  return row.tokens.length === 0 || row.ended !== undefined ? tokens : tokens.subarray(0, -1);
 }
 
 function stepRow(row: Row): StepRow {
@@ -258,6 +270,6 @@ function stepRow(row: Row): StepRow {
     topK: request.topK ?? 0,
     topP: request.topP ?? 1,
     allowed: position === 0 ? (request.allowed ?? null) : null,
-    scoreIds: position === 0 ? (request.scoreIds ?? null) : null,
+    scoreIds: (row.ended === undefined ? position === 0 && request.scoreIds : request.scoreNext) || null,
   };
 }
