@@ -128,7 +128,7 @@ export function creditOf(explored: readonly Explored[], settings: CreditSettings
     const scale = settings.scaleByStd && settings.advantages !== "whiten" ? 1 / (stdOf(paths) + 1e-4) : 1;
     const values = nodeValues(one.nodes, settings.values);
     const empty = { tree, flat, paths: [], once: new Map<number, Float64Array>() };
-    const decisions = settings.searchTokens === "expected" ? decisionsOf(one, values, scale, settings) : [];
+    const decisions = settings.searchTokens === "expected" && !(flat && settings.beta === 0) ? decisionsOf(one, values, scale, settings) : [];
     if (settings.advantages === "tree") {
       return { ...empty, once: stepAdvantages(one, values, flat ? 0 : scale, settings), decisions };
     }

@@ -44,7 +44,7 @@ export function renormalised(logprobs: readonly number[]): number[] {
 
 /**
  * Sum of -w (y log sigmoid(x) + (1 - y) log(1 - sigmoid(x))), x being what the scalar head says at a segment's last token and y the field
- * `stepValues` there, a value from 0 to 1; w is the field `stepWeights`. Metrics: `processLoss` (without the coefficient), `processError`, the
+ * `stepValues` there, a value from 0 to 1; w is `weights` there. Metrics: `processLoss` (without the coefficient), `processError`, the
  * sum of |sigmoid(x) - y|, and `processSteps`.
  */
 export function stepValues({ head, coefficient }: { head: string; coefficient: number }): Loss {
@@ -54,7 +54,7 @@ export function stepValues({ head, coefficient }: { head: string; coefficient: n
       const heads = now[t].heads[head].map((part) => new Float32Array(part.length));
       segments.forEach(({ fields, tokens }, s) => {
         const last = tokens.length - 1;
-        const weight = fields.stepWeights?.[last] ?? 0;
+        const weight = fields.stepValues === undefined ? 0 : fields.weights[last];
         if (weight === 0) return;
         const target = fields.stepValues[last];
         const score = now[t].heads[head][s][last];
