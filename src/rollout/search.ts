@@ -58,7 +58,7 @@ export interface SearchResult {
  * tags, and for settings out of range.
  */
 export async function searchTrees(
-  model: Model,
+  model: Pick<Model, "sample" | "tokenizer" | "info">,
   questions: Question[],
   settings: SearchSettings,
   values: SearchValues,
