@@ -104,7 +104,9 @@ function actionsOf(
     if (own.length === 0) return [];
     const sum = (of: (child: SearchNode) => number) => own.reduce((total, child) => total + of(child), 0);
     const value =
-      from === "visits" ? sum(({ Q }) => Q) / sum(({ N }) => N) : sum((child) => values.get(child.id) ?? 0) / own.length;
+      from === "visits"
+        ? sum(({ Q }) => Q) / sum(({ N }) => N)
+        : sum((child) => values.get(child.id) ?? 0) / own.length;
     return [{ fn, segment: own[0].choice, value }];
   });
 }
@@ -128,7 +130,10 @@ export function creditOf(explored: readonly Explored[], settings: CreditSettings
     const scale = settings.scaleByStd && settings.advantages !== "whiten" ? 1 / (stdOf(paths) + 1e-4) : 1;
     const values = nodeValues(one.nodes, settings.values);
     const empty = { tree, flat, paths: [], once: new Map<number, Float64Array>() };
-    const decisions = settings.searchTokens === "expected" && !(flat && settings.beta === 0) ? decisionsOf(one, values, scale, settings) : [];
+    const decisions =
+      settings.searchTokens === "expected" && !(flat && settings.beta === 0)
+        ? decisionsOf(one, values, scale, settings)
+        : [];
     if (settings.advantages === "tree") {
       return { ...empty, once: stepAdvantages(one, values, flat ? 0 : scale, settings), decisions };
     }
@@ -152,8 +157,7 @@ function pathAdvantages({ tree, paths }: Explored, settings: CreditSettings): Pa
     const outcome = relative[at];
     at += path.count;
     const advantages = new Map<number, Float64Array>();
-    const placed =
-      path.placed ?? [{ segment: path.segments[path.segments.length - 1], reward: path.reward }];
+    const placed = path.placed ?? [{ segment: path.segments[path.segments.length - 1], reward: path.reward }];
     let toCome = settings.advantages === "group" ? outcome : 0;
     for (const s of path.segments.toReversed()) {
       const segment = tree.segments[s];
@@ -206,7 +210,10 @@ function stepAdvantages(
   const set = (s: number, advantage: number) => {
     const segment = tree.segments[s];
     if (!trained(segment, settings)) return;
-    once.set(s, Float64Array.from(segment.tokens, (_, i) => scale * advantage - cost(segment, i, settings.beta)));
+    once.set(
+      s,
+      Float64Array.from(segment.tokens, (_, i) => scale * advantage - cost(segment, i, settings.beta)),
+    );
   };
   for (const node of nodes) {
     const value = values.get(node.id);
@@ -254,7 +261,10 @@ function addStepCredit({ paths, once }: Credit, { nodes, scores }: Explored, { s
 }
 
 /** What each step changes of the process reward model's score, by node. */
-export function stepDifferences(nodes: readonly SearchNode[], scores: ReadonlyMap<number, number>): Map<number, number> {
+export function stepDifferences(
+  nodes: readonly SearchNode[],
+  scores: ReadonlyMap<number, number>,
+): Map<number, number> {
   const first = nodes.filter(({ id, depth }) => depth === 1 && scores.has(id)).map(({ id }) => scores.get(id) ?? 0);
   const start = scores.get(0) ?? (first.length === 0 ? 0 : meanAndStd(first).mean);
   const differences = new Map<number, number>();
@@ -294,7 +304,8 @@ export function setFields(minibatch: readonly Credit[], normalize: "token" | "se
   });
   minibatch.forEach(({ tree, paths: own, once, decisions }, t) => {
     for (const { tokens: ids, fields } of tree.segments) {
-      for (const name of ["advantages", "advantagesUp", "advantagesDown", "actionValues", "weights"]) delete fields[name];
+      for (const name of ["advantages", "advantagesUp", "advantagesDown", "actionValues", "weights"])
+        delete fields[name];
       if (own.length === 0) continue;
       fields.advantagesUp = new Float32Array(ids.length);
       fields.advantagesDown = new Float32Array(ids.length);

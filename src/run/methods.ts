@@ -65,6 +65,7 @@ export const methods: Record<string, Method> = {
   sft: method(entries.sft),
   grpo: method(entries.grpo),
   reft: method(entries.reft),
+  rftt: method(entries.rftt),
   selftrain: method(entries.selftrain),
   "selftrain-online": method(entries["selftrain-online"]),
   rerank: method(entries.rerank),
