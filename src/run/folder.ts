@@ -193,13 +193,23 @@ export class RunFolder {
 
   /** The last line of each stage in metrics.jsonl, by the stage's name. */
   lastMetrics(): Map<string, { step: number; metrics: Record<string, unknown> }> {
-    const last = new Map<string, { step: number; metrics: Record<string, unknown> }>();
-    for (const line of readFileSync(join(this.dir, "metrics.jsonl"), "utf8").split("\n")) {
-      if (line === "") continue;
-      const { stage, step, ...metrics } = metricsLine.parse(JSON.parse(line));
-      last.set(stage, { step, metrics });
-    }
-    return last;
+    return new Map(this.metricsLines().map(({ stage, step, ...metrics }) => [stage, { step, metrics }]));
+  }
+
+  /** The numbers that each step of a stage has logged, in order. */
+  metricsOf(stage: string): Record<string, number>[] {
+    const numbers = (line: object) =>
+      Object.fromEntries(
+        Object.entries(line).flatMap(([name, value]) => (typeof value === "number" ? [[name, value]] : [])),
+      );
+    return this.metricsLines()
+      .filter((line) => line.stage === stage)
+      .map(numbers);
+  }
+
+  private metricsLines() {
+    const lines = readFileSync(join(this.dir, "metrics.jsonl"), "utf8").split("\n");
+    return lines.filter((line) => line !== "").map((line) => metricsLine.parse(JSON.parse(line)));
   }
 
   /** The lines of verdicts.jsonl. */

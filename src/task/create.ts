@@ -36,6 +36,7 @@ export function createTask(definition: TaskDefinition, grader: Grader = graderOf
     grading: definition.grading,
     programs: definition.programs !== undefined,
     vocabulary: definition.vocabulary,
+    rounds: definition.rounds,
     problems(split) {
       let source = opened.get(split);
       if (source === undefined) {
