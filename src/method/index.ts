@@ -9,6 +9,7 @@ import { motif, motifSettings, roundsRowLength } from "./motif.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
+import { rftt, rfttHeads, rfttSettings } from "./rftt.ts";
 import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
 import { sft, sftRoundLength, sftRowLength, sftSettings } from "./sft.ts";
 import type { DataStage } from "./stage.ts";
@@ -95,6 +96,16 @@ export const methods = {
     rowLength: promptAndToken,
     quality: { reward: "higher", solveRate: "higher" },
     run: reft,
+  }),
+  rftt: method({
+    name: "rftt",
+    settings: rfttSettings,
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    heads: (settings) => ({ policy: rfttHeads(settings) }),
+    rowLength: promptAndToken,
+    quality: { reward: "higher", solveRate: "higher" },
+    run: rftt,
   }),
   selftrain: method({
     name: "selftrain",

@@ -76,6 +76,7 @@ export const methods: Record<string, Method> = {
   reinforce: method(entries.reinforce),
   motif: method(entries.motif),
   reft: method(entries.reft),
+  rftt: method(entries.rftt),
   selftrain: method(entries.selftrain),
   "selftrain-online": method(entries["selftrain-online"]),
   rerank: method(entries.rerank),

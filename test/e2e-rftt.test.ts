@@ -1,0 +1,108 @@
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import { RandomStream } from "../src/engine/random.ts";
+import { rifft } from "./helpers/cli.ts";
+import { stopAgainAndAgain } from "./helpers/kill.ts";
+
+/** Sums of two digits, solved with functions; sometimes wrongly, then found out. */
+const taskFile = `
+const text = (a, b, i) => {
+  const wrong = i % 3 === 0;
+  const step = (n) => a + "+" + b + "=" + n;
+  return "<analysis>add</analysis><next_step>" + step(wrong ? a + b + 1 : a + b) + "</next_step>" +
+    (wrong ? "<verify>no</verify><refine>" + step(a + b) + "</refine>" : i % 3 === 1 ? "<verify>yes</verify>" : "") +
+    "<output>#### " + (a + b) + "</output>";
+};
+const problems = [];
+for (let a = 0; a < 5; a++) for (let b = 0; b < 5; b++) {
+  problems.push({
+    id: a + "+" + b, prompt: { text: a + "+" + b + "?" }, answer: String(a + b),
+    demonstrations: [0, 1, 2].map((i) => text(a, b, i)),
+  });
+}
+export default {
+  name: "functional sums",
+  splits: { train: problems, dev: problems },
+  grading: { strict: ["hashes"] },
+  stop: ["</output>"],
+  vocabulary: [..."0123456789+=?# ", "add", "yes", "no", "####"],
+};
+`;
+
+const recipe = `
+model = "tiny"
+task = "./task.mjs"
+functions = "tokens"
+checkpoint = { every = 2, keep = 1 }
+[[stage]]
+method = "sft"
+steps = 40
+batch = 16
+lr = 5e-3
+maxGradNorm = 1
+[[stage]]
+method = "rftt"
+steps = 6
+prompts = 4
+minibatches = 2
+rollouts = 6
+stepTokens = 10
+answerTokens = 10
+maxTokens = 60
+processReward = "head"
+stepCredit = 0.1
+lr = 1e-3
+`;
+
+const dir = mkdtempSync(join(tmpdir(), "rifft-rftt-"));
+const file = join(dir, "recipe.toml");
+const whole = join(dir, "whole");
+
+/** Everything of a run that must not depend on whether it was interrupted. */
+function traces(run: string): Record<string, string> {
+  const checkpoint = readdirSync(join(run, "checkpoints")).sort().at(-1) ?? "";
+  const model = join(run, "checkpoints", checkpoint, "model");
+  const rollouts = join(run, "rollouts", "2-rftt");
+  const files = [
+    join(run, "metrics.jsonl"),
+    ...readdirSync(model).map((name) => join(model, name)),
+    ...readdirSync(rollouts).map((name) => join(rollouts, name)),
+  ];
+  return Object.fromEntries(files.map((file) => [file.slice(run.length), readFileSync(file).toString("base64")]));
+}
+
+const verdicts = (run: string) =>
+  existsSync(join(run, "verdicts.jsonl"))
+    ? readFileSync(join(run, "verdicts.jsonl"), "utf8").split("\n").length - 1
+    : 0;
+
+beforeAll(async () => {
+  writeFileSync(join(dir, "task.mjs"), taskFile);
+  writeFileSync(file, recipe);
+  const ended = await rifft(["train", file, "--run", whole, "--json"]);
+  expect(ended.stderr).not.toContain("error");
+  expect(JSON.parse(ended.stdout)).toMatchObject({
+    complete: true,
+    stages: [{ steps: 40 }, { name: "2-rftt", steps: 6 }],
+  });
+});
+
+test("killed in the middle of a search, and resumed, it ends with the same bytes", async () => {
+  const run = join(dir, "killed");
+  const all = verdicts(whole);
+  expect(all).toBeGreaterThan(40);
+  const random = new RandomStream("kill/rftt");
+  // Verdicts are written while a search is under way.
+  const kills = [0.1, 0.45, 0.8].map((share) => Math.ceil(share * all));
+  const ended = await stopAgainAndAgain(kills.length, (stopped) => ({
+    args: existsSync(join(run, "run.json")) ? ["resume", run] : ["train", file, "--run", run],
+    due: () => verdicts(run) >= kills[stopped],
+    delay: 20 * random.uniform(),
+  }));
+  expect(ended.stderr).not.toContain("error");
+  expect(ended.code).toBe(0);
+  expect(ended.stopped).toBe(kills.length);
+  expect(traces(run)).toEqual(traces(whole));
+});
