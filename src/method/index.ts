@@ -6,6 +6,7 @@ import type { Problem } from "../task/types.ts";
 import { grpo, grpoSettings } from "./grpo.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
+import { rfttData, rfttDataSettings } from "./rftt-data.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
 import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
 import { sft, sftRowLength, sftSettings } from "./sft.ts";
@@ -44,8 +45,10 @@ export const methods = {
     name: "sft",
     settings: sftSettings,
     generates: false,
-    problemsPerStep: (settings) => settings.batch,
-    rowLength: sftRowLength,
+    // Records may be fewer, or more, than problems.
+    problemsPerStep: ({ records, batch }) => (records === undefined ? batch : 1),
+    rowLength: (tokenizer, problem, { records }) =>
+      records === undefined ? sftRowLength(tokenizer, problem) : promptAndToken(tokenizer, problem),
     quality: { loss: "lower" },
     run: sft,
   }),
@@ -87,6 +90,18 @@ export const methods = {
     rowLength: sftRowLength,
     quality: { reward: "higher", solveRate: "higher" },
     run: onlineSelftrain,
+  }),
+  "rftt-data": method({
+    name: "rftt-data",
+    settings: rfttDataSettings,
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    trainsPolicy: false,
+    files: ({ evaluated }) => evaluated,
+    // A question that is too long is counted, and left.
+    rowLength: () => 1,
+    quality: {},
+    run: rfttData,
   }),
   rerank: method({
     name: "rerank",

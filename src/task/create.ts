@@ -15,6 +15,16 @@ const problemSchema: z.ZodType<Problem> = z.strictObject({
     z.strictObject({ text: z.string().min(1), prefill }),
   ]),
   demonstrations: z.array(z.string().min(1)).optional(),
+  masks: z
+    .array(
+      z
+        .array(z.tuple([z.int().min(0), z.int().positive()]))
+        .refine(
+          (spans) => spans.every(([start, end], i) => start < end && (i === 0 || spans[i - 1][1] <= start)),
+          "expected spans [start, end) in their order, none empty and none in another",
+        ),
+    )
+    .optional(),
   answer: z.string().optional(),
   question: z.string().optional(),
   options: z.array(z.string()).min(2).optional(),
@@ -22,6 +32,8 @@ const problemSchema: z.ZodType<Problem> = z.strictObject({
   tags: z.record(z.string(), z.string()).optional(),
   data: z.record(z.string(), z.unknown()).optional(),
 });
+
+const SPLITS: readonly Split[] = ["train", "dev", "test"];
 
 /**
  * Makes a task ready for use. Without a `grader` the reward runs in this thread, where a synchronous endless loop cannot be ended;
@@ -36,6 +48,7 @@ export function createTask(definition: TaskDefinition, grader: Grader = graderOf
     grading: definition.grading,
     programs: definition.programs !== undefined,
     vocabulary: definition.vocabulary,
+    splits: SPLITS.filter((split) => definition.splits[split] !== undefined),
     problems(split) {
       let source = opened.get(split);
       if (source === undefined) {

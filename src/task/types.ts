@@ -16,6 +16,8 @@ export interface Problem {
   prompt: Prompt;
   /** SFT's targets: whole responses (without the prefill). */
   demonstrations?: string[];
+  /** For each demonstration the spans, in characters [start, end), that are context only: read, and out of SFT's loss. */
+  masks?: (readonly [start: number, end: number])[][];
   /** The gold: what the reward compares with. */
   answer?: string;
   /** The question by itself, without instructions and examples, where the prompt holds more. */
@@ -126,6 +128,7 @@ export interface Task {
   readonly programs: boolean;
   /** The words of a tiny model's tokenizer, where the task knows them all. */
   readonly vocabulary?: string[];
+  readonly splits: readonly Split[];
   /** Throws a UserError when the task has no such split, naming those it has. */
   problems(split: Split): Promise<ProblemSource>;
   grade(items: { problem: Problem; response: string }[]): Promise<Grade[]>;
