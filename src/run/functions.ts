@@ -1,13 +1,18 @@
 import { UserError } from "../errors.ts";
 import { TAG_TOKENS } from "../tags/index.ts";
-import type { Recipe } from "./recipe.ts";
+
+/** How a recipe's model has the functions of a step: as tokens of its vocabulary, or as text. */
+export type Functions = "tokens" | "text";
 
 /** What a recipe's model adds to its vocabulary. */
-export const addedTokens = ({ functions }: Pick<Recipe, "functions">): readonly string[] | undefined =>
+export const addedTokens = ({ functions }: { functions?: Functions }): readonly string[] | undefined =>
   functions === "tokens" ? TAG_TOKENS : undefined;
 
 /** Throws a UserError where a stage trains tokens that the recipe's model has not. */
-export function checkFunctions({ functions, stages }: Recipe, source: string): void {
+export function checkFunctions(
+  { functions, stages }: { functions?: Functions; stages: { settings: Record<string, unknown> }[] },
+  source: string,
+): void {
   const stage = stages.findIndex(({ settings }) => settings.tokensLr !== undefined);
   if (stage < 0 || functions === "tokens") return;
   throw new UserError(

@@ -6,7 +6,7 @@ import type { LoraSettings } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import { type ConfiguredMethod, methods } from "./methods.ts";
 import { checkKeepBest, checkSelection } from "./best.ts";
-import { checkFunctions } from "./functions.ts";
+import { checkFunctions, type Functions } from "./functions.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
 import type { Split } from "../task/types.ts";
@@ -26,7 +26,7 @@ export interface Recipe {
   /** Absent: full fine-tuning. */
   lora?: LoraSettings;
   /** The functional tokens of search: "tokens" of the vocabulary, or "text" that spells them. Absent: the model has none. */
-  functions?: "tokens" | "text";
+  functions?: Functions;
   /** A checkpoint every so many steps of a stage (and at its end); the last `keep` are kept. */
   checkpoint: {
     every: number;
