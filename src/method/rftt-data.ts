@@ -123,7 +123,7 @@ export async function rfttData(stage: DataStage, settings: RfttDataSettings): Pr
 
   // 3. Complete the set by program, and say what came of it.
   if (!stage.over) return;
-  const total = sum(stage.logged());
+  const total = yieldIn(sum(stage.logged()));
   const missing = Math.max(0, settings.merged - (total.merged ?? 0));
   const made = missing === 0 ? [] : programRecords(stage, missing, settings, grading, evaluated);
   stage.storeRecords("program", made);
@@ -279,6 +279,10 @@ const ROWS = {
   plain: "plain records",
   program: "records made by program",
 };
+
+/** What of a stage's metrics belongs to its yield; the rest are counts of the engine. */
+const yieldIn = (metrics: Yield): Yield =>
+  Object.fromEntries(Object.entries(metrics).filter(([key]) => key in ROWS || key.startsWith("rejected: ")));
 
 /** The yield as a table: a name and a number a line, and a line for each reason why a record was not made. */
 export function yieldTable(total: Yield): string {

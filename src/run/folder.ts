@@ -176,7 +176,7 @@ export class RunFolder {
 
   /** What the steps of a stage logged, the oldest first. */
   metricsOf(name: string): Record<string, number>[] {
-    return this.metricsLines().flatMap(({ stage, step: _, ...metrics }) => {
+    return this.metricsLines().flatMap(({ stage, ...metrics }) => {
       if (stage !== name) return [];
       const numbers = Object.entries(metrics).flatMap(([key, value]) =>
         typeof value === "number" ? [[key, value]] : [],
