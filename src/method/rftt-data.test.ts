@@ -202,7 +202,7 @@ const script: Script = (prompt, index, { key }) => {
   }
   if (prompt.startsWith("Below is a question and a right"))
     return "Checking the numbers against the question, all are used.";
-  if (prompt.startsWith("Finish")) return `Add them up, ${key}.\n#### 6`;
+  if (prompt.includes("Finish the")) return `Add them up, ${key}.\n#### 6`;
   if (prompt.includes("Write the")) return `Final step: take them away, ${key}/${index}.\n#### 5`;
   return `Something of ${key}/${index}.`;
 };

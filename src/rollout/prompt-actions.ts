@@ -27,7 +27,10 @@ const CLARIFIED = [
   ],
 ];
 
-/** The prompt of an action: what is asked, the question, and the steps so far without tags or numbers. */
+/**
+ * The prompt of an action: the question, the steps so far without tags or numbers, and what is asked. In this order all actions of a node begin
+ * alike, so that the beginning is computed once.
+ */
 export function actionPrompt(action: Action, { question, steps, answerForm }: ActionContext): string {
   if (action === "clarify") {
     const shown = CLARIFIED.map(([from, to]) => `Original question: ${from}\nClarified question: ${to}\n\n`).join("");
@@ -38,18 +41,18 @@ export function actionPrompt(action: Action, { question, steps, answerForm }: Ac
   const done = open === undefined ? steps : steps.slice(0, -1);
   const soFar = done.length === 0 ? "None" : done.map(({ text }) => text).join("\n");
   const now = open === undefined ? "" : `\n\nTo be solved now: ${open}`;
-  return `${INSTRUCTIONS[action](answerForm, done.length === 0)}\n\nQuestion: ${question}\n\nExisting steps:\n${soFar}${now}`;
+  return `Question: ${question}\n\nExisting steps:\n${soFar}${now}\n\n${INSTRUCTIONS[action](answerForm, done.length === 0)}`;
 }
 
 const INSTRUCTIONS: Record<Exclude<Action, "clarify">, (form: string, first: boolean) => string> = {
   analysis: () =>
-    'In one or two sentences, say which way to solve the question below. Give no calculation and no result. Begin with "Analysis:".',
+    'In one or two sentences, say which way to solve the question above. Give no calculation and no result. Begin with "Analysis:".',
   subquestion: () =>
-    'Name one smaller problem that can be solved right now, that helps with the question below, and that the existing steps have not solved. Write one sentence of the form "Let\'s ... now". Do not solve it.',
+    'Name one smaller problem that can be solved right now, that helps with the question above, and that the existing steps have not solved. Write one sentence of the form "Let\'s ... now". Do not solve it.',
   next_step: (form, first) =>
-    `${first ? "Write the first step of the solution of the question below" : "Write the one step that comes next after the existing steps, without repeating them"}. Write that single step only, in one or two sentences that begin with "Next step:". If this step gives the final answer, begin with "Final step:" and end with a line of its own: ${form}`,
+    `${first ? "Write the first step of the solution of the question above" : "Write the one step that comes next after the existing steps, without repeating them"}. Write that single step only, in one or two sentences that begin with "Next step:". If this step gives the final answer, begin with "Final step:" and end with a line of its own: ${form}`,
   direct_answer: (form) =>
-    `Finish the solution of the question below from where the existing steps end, without repeating them. Be brief, and end with a line of its own: ${form}`,
+    `Finish the solution of the question above from where the existing steps end, without repeating them. Be brief, and end with a line of its own: ${form}`,
 };
 
 /** Strings that end an action's text. */
