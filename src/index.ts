@@ -76,6 +76,16 @@ export { validateForest } from "./forest/validate.ts";
 export { decodeTree, encodeTree } from "./forest/json.ts";
 
 // Methods, and what they are made of.
+export {
+  answerInRounds,
+  type Chain,
+  type Continued,
+  continueRounds,
+  type FirstResponse,
+  type RoundResponse,
+  type RoundsSampling,
+  type RoundsSettings,
+} from "./rollout/rounds.ts";
 export { sampleGroups, type GroupRollout, type SamplingSettings } from "./rollout/single.ts";
 export { sft, type SftSettings } from "./method/sft.ts";
 export { grpo, type GrpoSettings } from "./method/grpo.ts";
@@ -83,17 +93,26 @@ export { selftrain, type SelftrainSettings } from "./method/selftrain.ts";
 export { onlineSelftrain, type OnlineSelftrainSettings } from "./method/selftrain-online.ts";
 export { reft, type ReftSettings } from "./method/reft.ts";
 export { rerank, type RerankSettings } from "./method/rerank.ts";
-export { explainedVariance, gae, groupAdvantages, tokenWeights, whiten } from "./method/advantages.ts";
+export {
+  explainedVariance,
+  gae,
+  groupAdvantages,
+  leaveOneOutAdvantages,
+  overlong,
+  tokenWeights,
+  whiten,
+} from "./method/advantages.ts";
 export {
   cispo,
   clippedValue,
   type ClipThresholds,
   crossEntropy,
-  grpoLoss,
+  gspo,
   importanceSampling,
   ppo,
   ppoValue,
   valuesBefore,
+  withKl,
 } from "./method/losses.ts";
 export type { DataStage, DrawingStep, Stage, Step, StoredSample } from "./method/stage.ts";
 

@@ -37,7 +37,7 @@ function describeIssue(schema: z.ZodType, value: unknown, issue: z.core.$ZodIssu
   if (found === undefined && (issue.code === "invalid_type" || issue.code === "invalid_value")) {
     return `\`${at}\` is missing: ${message}`;
   }
-  const shown = typeof found === "object" ? "" : `, found ${JSON.stringify(found)}`;
+  const shown = found === undefined || typeof found === "object" ? "" : `, found ${JSON.stringify(found)}`;
   return `${at === "" ? "" : `\`${at}\`: `}${message}${shown}`;
 }
 

@@ -68,6 +68,7 @@ export async function memoryStage(options: {
     task,
     source,
     startPolicy: () => Promise.resolve(policy),
+    memory: {},
     steps: () => run(() => recorded.length - sampled < options.steps),
     stepsOver: (items) => run(() => recorded.length - sampled < options.steps, items),
     async *sampling({ generatedTokens = Infinity }) {

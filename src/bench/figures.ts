@@ -282,6 +282,24 @@ const value: Figure = {
   },
 };
 
+const motifStep: Figure = {
+  name: "motif-step",
+  about:
+    "MOTIF, LoRA r16: 8 first responses x 4 continuations, 3 rounds of 64 tokens, all trained, against its calls of the engine alone",
+  core: false,
+  config: SMOLLM2_135M,
+  gemmRows: [],
+  bandwidth: false,
+  repeats: 5,
+  seconds: 300,
+  lines: (m) => [
+    { ...timed("step", "s", m.median("seconds"), { seconds: m.median("parts"), is: "its parts" }), atMost: 1.1 },
+    { what: "sampling", value: m.median("sample"), unit: "s" },
+    { what: "training", value: m.median("train"), unit: "s" },
+    peakLine(m),
+  ],
+};
+
 /** Every figure, in the order in which they run. SmolLM2-135M's shape unless it says another. */
 export const figures: Figure[] = [
   training("lora", LORA_STEP, { lora: LORA }, { repeats: 5, seconds: 75, limits: { ratio: 1.35, peak: 3.6 } }),
@@ -322,6 +340,7 @@ export const figures: Figure[] = [
     repeats: 5,
     seconds: 220,
   }),
+  motifStep,
   grpoStep(
     "qwen",
     "Qwen2.5-0.5B's shape, GRPO, LoRA r16: 4 x 8 sequences of 256 tokens, 64 of them the prompt",

@@ -14,6 +14,7 @@ import type { ModelConfig } from "../model/types.ts";
 import { memory } from "../runtime/index.ts";
 import { attentionPairs, type PassWork } from "./floors.ts";
 import { grpoWorkload } from "./grpo-step.ts";
+import { motifWorkload } from "./motif-step.ts";
 import { openModel, planFrom, planThatKeeps } from "./model.ts";
 import { decodeProducts, trainingProducts } from "./products.ts";
 import { QWEN25_05B, randomFiles, randomTokens, SMOLLM2_135M } from "./shapes.ts";
@@ -53,6 +54,7 @@ export const workloads = {
   grpo: () => grpo(SMOLLM2_135M, { prompts: 1, samples: 8, response: RESPONSE }),
   grpo32: () => grpo(SMOLLM2_135M, { prompts: 4, samples: 8, response: RESPONSE }),
   qwen: () => grpo(QWEN25_05B, { prompts: 4, samples: 8, response: 256 - PROMPT }, 6),
+  "motif-step": () => motif(SMOLLM2_135M),
   tiny: () => grpo(TINY, { prompts: 1, samples: 4, response: 8 }),
 } satisfies Record<string, () => Promise<Workload>>;
 export type WorkloadName = keyof typeof workloads;
@@ -274,6 +276,12 @@ async function grpo(
   const train = { lora: LORA };
   const { model, plan } = open(files, train, memoryGb === undefined ? undefined : planFrom(files, train, memoryGb));
   return { plan: plan.text, ...(await grpoWorkload(model, config, { ...shape, prompt: PROMPT })) };
+}
+
+async function motif(config: ModelConfig): Promise<Workload> {
+  const { model, plan } = open(randomFiles(config), { lora: LORA });
+  const shape = { samples: 8, continuations: 4, rounds: 3, prompt: PROMPT, response: 64, progress: 32 };
+  return { plan: plan.text, ...(await motifWorkload(model, config, shape)) };
 }
 
 /** Random sequences whose tokens all weigh the same. */

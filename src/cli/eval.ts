@@ -10,7 +10,7 @@ import { reportText } from "../eval/table.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
-import { modelDigest } from "../run/evaluation.ts";
+import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
 import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
 import { type Reranked, rerankSamples } from "../run/rerank.ts";
@@ -25,8 +25,9 @@ import { wholeProblems } from "./evaluation.ts";
 import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine, writePage } from "./output.ts";
+import { type RoundFlags, roundFlags, roundsAsked } from "./rounds.ts";
 
-interface Options {
+interface Options extends RoundFlags {
   model?: string;
   checkpoint?: string;
   task?: string;
@@ -53,7 +54,7 @@ interface Options {
 const SPLITS: readonly Split[] = ["train", "dev", "test"];
 
 export function evalCommand(): Command {
-  return new Command("eval")
+  const command = new Command("eval")
     .description("accuracy, pass@k, maj@k and best@k with 95 % intervals; keeps every sample; resumes; grades again")
     .option("--model <M>", "a Hugging Face folder, a GGUF file or a run folder")
     .option(...checkpointOption)
@@ -98,6 +99,8 @@ export function evalCommand(): Command {
       if (o.leaks !== undefined) return leaks(o, o.leaks);
       return o.from === undefined ? sample(o) : regrade(o, o.from);
     });
+  for (const option of roundFlags()) command.addOption(option);
+  return command;
 }
 
 /** Collects `--k 1 4 8`. */
@@ -152,12 +155,20 @@ async function sample(o: Options): Promise<void> {
     if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, samples)));
     show(o, line, report, [
       ...(leaked === undefined || leaked.length === 0 ? [] : [leakLine(leaked, problems.length)]),
+      ...costLines(join(dir, line.file)),
       `samples: ${join(dir, line.file)}`,
     ]);
   } finally {
     status.clear();
     await task.close();
   }
+}
+
+/** What all samples of a file have cost, where that was noted. */
+function costLines(file: string): string[] {
+  const cost = evaluationRecord(file)?.cost;
+  if (cost === undefined || cost.samples < cost.of) return [];
+  return [`cost: ${cost.generated} tokens generated, ${cost.prefilled} prefilled, ${cost.seconds.toFixed(1)} s`];
 }
 
 /** Grades samples again and reports; writes nothing. */
@@ -171,6 +182,8 @@ async function regrade(o: Options, path: string): Promise<void> {
   const report = reportOf(settings, again, o.k, scored?.score);
   if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, again)));
   const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
+  if (o.critic !== undefined && whole.some(({ rounds }) => rounds !== undefined))
+    throw new UserError("eval: --critic reads whole answers to the task's prompt, and these are answers in rounds");
   const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings.split, whole);
   show(o, { ...report, file: path, ...(rerank && { rerank }), ...(critic && { critic }) }, report, [
     `samples: ${path}`,
@@ -319,7 +332,8 @@ function openTask(o: Options): Promise<Task> {
 
 function settingsOf(o: Options, model: string, task: Task, temperature: number): MeasureOptions["settings"] {
   const { split, n, maxTokens, seed } = o;
-  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, seed };
+  const rounds = roundsAsked(o);
+  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, ...(rounds && { rounds }), seed };
 }
 
 function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {

@@ -79,6 +79,8 @@ export interface Sample {
   stop: StopReason;
   /** The decoded text; ends before whatever ended the sample. */
   text: string;
+  /** With top-k or top-p: of each token, the probability that they took away from the distribution. */
+  cutMass?: Float32Array;
   /** Where `scoreIds` was given: raw log-probs of these ids as the first token. */
   idLogprobs?: Float32Array;
 }

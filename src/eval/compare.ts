@@ -16,6 +16,7 @@ export const COMPARED_SETTINGS = [
   "n",
   "temperature",
   "maxTokens",
+  "rounds",
 ] as const;
 export type ComparedSetting = (typeof COMPARED_SETTINGS)[number];
 

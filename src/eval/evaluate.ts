@@ -1,12 +1,14 @@
 import type { Model, Sample } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { Tokenizer } from "../model/types.ts";
+import { checkRoundBudgets } from "../rollout/rounds.ts";
 import { responseRoom } from "../rollout/single.ts";
 import { gradeGold } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import { checkPrograms } from "../task/program.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
-import { gradeSample } from "./regrade.ts";
+import { gradeSample, problemFields } from "./regrade.ts";
+import { type EvaluationRounds, evaluateInRounds } from "./rounds.ts";
 import type { EvaluatedSample } from "./samples.ts";
 
 /**
@@ -30,6 +32,8 @@ export interface EvaluateOptions {
   temperature: number;
   /** Samples a problem. */
   n?: number;
+  /** Asks in rounds, each of which may have `maxTokens`. */
+  rounds?: EvaluationRounds;
   /** Names the random streams of sampling. */
   seed?: number;
   /** Samples of the first so many problems are there already: whole chunks, or all. */
@@ -50,6 +54,10 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
   const { model, n = 1, problems, done = 0 } = options;
   const size = chunkProblems(n);
   const samples: EvaluatedSample[] = [];
+  if (options.rounds !== undefined) {
+    const settings = { ...options.rounds, maxTokens: options.maxTokens };
+    for (const problem of problems) checkRoundBudgets(model, options.task, problem, settings);
+  }
   for (let start = done; start < problems.length; start += size) {
     if (options.interrupted?.() === true) break;
     // What the cache holds decides how a prefix is computed.
@@ -61,6 +69,7 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
 }
 
 async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Promise<EvaluatedSample[]> {
+  if (options.rounds !== undefined) return evaluateInRounds(problems, options.rounds, options);
   const { model, tokenizer, task, n = 1 } = options;
   const requests = problems.map((problem) => {
     const prefix = encodePrompt(tokenizer, problem);
@@ -105,21 +114,6 @@ async function evaluatedSample(
     logprobs: Array.from(logprobs),
     stop,
     ...(await gradeSample(task, problem, text)),
-  };
-}
-
-/** What a sample's line repeats of its problem. */
-export function problemFields(
-  problem: Problem,
-): Pick<EvaluatedSample, "question" | "gold" | "options" | "tolerance" | "tags"> {
-  const { prompt, answer, options, tolerance, tags } = problem;
-  const asked = "text" in prompt ? prompt.text : (prompt.messages.at(-1)?.content ?? "");
-  return {
-    question: problem.question ?? asked,
-    ...(answer === undefined ? {} : { gold: answer }),
-    ...(options === undefined ? {} : { options }),
-    ...(tolerance === undefined ? {} : { tolerance }),
-    ...(tags === undefined ? {} : { tags }),
   };
 }
 

@@ -3,6 +3,7 @@ import { probability } from "./compare-table.ts";
 import { escapeHtml, plainText } from "./html-text.ts";
 import { type Curve, curvesPlot, rowsPlot } from "./plot.ts";
 import type { EvaluationReport, Measure } from "./report.ts";
+import { roundsText } from "./table.ts";
 
 /** The head of an evaluation's page: settings, every measure with its 95 % interval, plots. */
 export function reportHtml(report: EvaluationReport): string {
@@ -35,6 +36,7 @@ function settings(report: EvaluationReport): string {
     ["strict extraction", report.strict.join(", ") || undefined],
     ["flexible extraction", report.flexible.join(", ") || undefined],
     ["temperature", report.temperature],
+    ["rounds", report.rounds && roundsText(report.rounds)],
     ["max tokens", report.maxTokens],
     ["seed", report.seed],
   ];
@@ -44,8 +46,21 @@ function settings(report: EvaluationReport): string {
   return `<dl class="settings">${items.join("")}</dl>`;
 }
 
-const labelOf = ({ name, k }: Measure): string =>
-  name === "tokens" ? "tokens a problem" : k === undefined ? name : name.replace("@k", `@${k}`);
+function labelOf({ name, k, round }: Measure): string {
+  if (name === "tokens" || name === "prompt tokens") return `${name} a problem`;
+  if (name === "round accuracy") return `right after round ${round}`;
+  if (name === "round tokens") return `tokens in round ${round}`;
+  if (name === "rounds") return "rounds a sample";
+  return k === undefined ? name : name.replace("@k", `@${k}`);
+}
+
+/** Measures that are no shares, with their digits. */
+const DIGITS: Partial<Record<Measure["name"], number>> = {
+  tokens: 0,
+  "prompt tokens": 0,
+  "round tokens": 0,
+  rounds: 2,
+};
 
 function measureTable(measures: readonly Measure[]): string {
   const labels = [...new Set(measures.map(labelOf))];
@@ -53,8 +68,9 @@ function measureTable(measures: readonly Measure[]): string {
   const cell = (measure: Measure | undefined): string => {
     if (measure === undefined) return "<td></td>";
     const { name, value, low, high } = measure;
-    const number = (x: number) => (name === "tokens" ? x.toFixed(0) : (100 * x).toFixed(1));
-    return `<td>${number(value)}${name === "tokens" ? "" : " %"} <small>[${number(low)}, ${number(high)}]</small></td>`;
+    const digits = DIGITS[name];
+    const number = (x: number) => (digits === undefined ? (100 * x).toFixed(1) : x.toFixed(digits));
+    return `<td>${number(value)}${digits === undefined ? " %" : ""} <small>[${number(low)}, ${number(high)}]</small></td>`;
   };
   const rows = labels.map((label) => {
     const of = measures.filter((measure) => labelOf(measure) === label);
@@ -92,6 +108,7 @@ function plots({ measures, groups }: EvaluationReport): string[] {
   });
   const accuracies = measures.filter(({ name }) => name === "accuracy");
   const tags = [...new Set(groups.map(({ tag }) => tag))];
+  const byRound = ofStrict.filter(({ name }) => name === "round accuracy");
   return [
     curves.length > 0
       ? curvesPlot(curves, "Strict, % of problems by the number of samples k, with 95 % intervals")
@@ -99,6 +116,14 @@ function plots({ measures, groups }: EvaluationReport): string[] {
           accuracies.map((m) => ({ ...m, name: m.grading ?? "accuracy" })),
           "Accuracy in %, with 95 % intervals",
         ),
+    ...(byRound.length === 0
+      ? []
+      : [
+          rowsPlot(
+            byRound.map((m) => ({ ...m, name: `after round ${m.round}` })),
+            "Strict accuracy in % by round, with 95 % intervals",
+          ),
+        ]),
     ...tags.map((tag) =>
       rowsPlot(
         groups

@@ -44,6 +44,9 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
     Object.keys(sample.parts).length > 0 || sample.reward !== Number(sample.solved) || sample.error !== undefined;
   return {
     ...sample,
+    ...(sample.rounds && {
+      rounds: sample.rounds.map((round) => ({ ...round, ...verdictsOf(problemOf(sample), round.text, grading) })),
+    }),
     ...verdicts,
     reward: own ? sample.reward : Number(right),
     solved: right,
@@ -53,6 +56,21 @@ export function regradeSample(sample: EvaluatedSample, grading: Grading): Evalua
 /** The problem as far as its grade depends on it. */
 export function problemOf({ problem, gold, options, tolerance }: EvaluatedSample): GradedProblem {
   return { id: problem, answer: gold, options, tolerance };
+}
+
+/** What a sample's line repeats of its problem. */
+export function problemFields(
+  problem: Problem,
+): Pick<EvaluatedSample, "question" | "gold" | "options" | "tolerance" | "tags"> {
+  const { prompt, answer, options, tolerance, tags } = problem;
+  const asked = "text" in prompt ? prompt.text : (prompt.messages.at(-1)?.content ?? "");
+  return {
+    question: problem.question ?? asked,
+    ...(answer === undefined ? {} : { gold: answer }),
+    ...(options === undefined ? {} : { options }),
+    ...(tolerance === undefined ? {} : { tolerance }),
+    ...(tags === undefined ? {} : { tags }),
+  };
 }
 
 function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer, response: string): AnswerGrade {

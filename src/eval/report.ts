@@ -4,7 +4,9 @@ import { sameAnswer } from "../task/grading.ts";
 import type { GradingMode, Task } from "../task/types.ts";
 import { type Column, estimates95, type Interval } from "./intervals.ts";
 import { problemOf } from "./regrade.ts";
-import { type AnswerGrade, byProblem, type EvaluatedSample } from "./samples.ts";
+import { type Grade, rightFromStart, roundColumns } from "./round-measures.ts";
+import type { EvaluationRounds } from "./rounds.ts";
+import { type AnswerGrade, byProblem, type EvaluatedSample, responsesOf } from "./samples.ts";
 import { bestOfK, clusterAnswers, majorityAtK, passAtK } from "./subsets.ts";
 
 /** A number with its 95 % interval. */
@@ -15,12 +17,20 @@ export interface Measure extends Interval {
     | "maj@k" // the answer that most of k samples give is right
     | "best@k" // of k samples the one with the highest mean log-prob is right
     | "rerank@k" // of k samples that state an answer the one with the reranker's highest score is right
-    | "truncated" // share of samples that ended at their length limit
-    | "tokens"; // generated tokens a problem, all its samples together
+    | "truncated" // share of samples of which a response ended at its length limit
+    | "tokens" // generated tokens a problem, all its samples together
+    // Of questions that were answered in rounds:
+    | "round accuracy" // share of samples that are right after that many rounds
+    | "right from round 1" // of the samples that are right at the end, the share whose first response was so already
+    | "round tokens" // generated tokens of that round, a sample
+    | "rounds" // rounds that a sample took
+    | "prompt tokens"; // tokens of all prompts of a problem; the first one's, which its samples share, once
   /** Which grade counts as right; absent for `truncated` and `tokens`. */
   grading?: "strict" | "flexible";
   /** Absent where there is no k. */
   k?: number;
+  /** From 1; of what is measured round by round. */
+  round?: number;
   value: number;
   /** Wilson where every problem counts 0 or 1 (or where a share rests on too few problems to resample), else bootstrap over problems. */
   method: "wilson" | "bootstrap";
@@ -54,6 +64,8 @@ export interface EvaluationSettings {
   n: number;
   temperature?: number;
   maxTokens?: number;
+  /** Absent where questions were answered in one go. `maxTokens` is then of each response. */
+  rounds?: EvaluationRounds;
   seed?: number;
 }
 
@@ -93,7 +105,7 @@ export function gradingSettings({
   return { ...asked, mode, strict, flexible };
 }
 
-const GRADINGS = ["strict", "flexible"] as const;
+const GRADINGS = ["strict", "flexible"] as const satisfies readonly Grade[];
 
 /** The rule by which a response that states no answer is wrong; a reranker never chooses it (ReFT). */
 const NO_ANSWER = "no answer";
@@ -118,7 +130,7 @@ export function checkKs(ks: readonly number[], n: number): void {
 /** What is computed of each problem: one number by each measure. */
 interface ProblemScores {
   samples: EvaluatedSample[];
-  right: Record<(typeof GRADINGS)[number], boolean[]>;
+  right: Record<Grade, boolean[]>;
 }
 
 /**
@@ -131,7 +143,8 @@ export function reportOf(
   ks?: readonly number[],
   score?: (sample: EvaluatedSample) => number | undefined,
 ): EvaluationReport {
-  const problems = byProblem(samples).map((group): ProblemScores => ({
+  const grouped = byProblem(samples);
+  const problems = grouped.map((group): ProblemScores => ({
     samples: group,
     right: {
       strict: group.map(({ strict }) => strict.verdict === "equal"),
@@ -148,9 +161,14 @@ export function reportOf(
   const measures = estimated([
     ...gradings.map((grading) => accuracy(problems, grading)),
     ...(n === 1 ? [] : gradings.flatMap((grading) => atK(problems, grading, wanted, settings, score))),
-    column({ name: "truncated" }, problems, ({ samples }) => mean(samples.map(({ stop }) => stop === "length"))),
+    column({ name: "truncated" }, problems, ({ samples }) =>
+      mean(samples.map((sample) => responsesOf(sample).some(({ stop }) => stop === "length"))),
+    ),
     tokensOf(problems),
+    ...roundColumns(grouped, gradings),
   ]);
+  // Of some of the problems: with resamples of their own.
+  measures.push(...rightFromStart(grouped, gradings).flatMap((one) => estimated([one])));
   const value = (name: Measure["name"]) => measures.find((found) => found.name === name)?.value ?? 0;
   const { low, high } = measures[0];
   return {
@@ -172,13 +190,11 @@ export function reportOf(
   };
 }
 
-type Grade = (typeof GRADINGS)[number];
-
 /** A measure before its interval: one number a problem. */
-type MeasureColumn = Column & Pick<Measure, "name" | "grading" | "k">;
+type MeasureColumn = Column & Pick<Measure, "name" | "grading" | "k" | "round">;
 
 function column(
-  about: Pick<Measure, "name" | "grading" | "k">,
+  about: Pick<Measure, "name" | "grading" | "k" | "round">,
   problems: ProblemScores[],
   score: (problem: ProblemScores, index: number) => number,
 ): MeasureColumn {
@@ -201,7 +217,8 @@ function accuracy(problems: ProblemScores[], grading: Grade): MeasureColumn {
 }
 
 function tokensOf(problems: ProblemScores[]): MeasureColumn {
-  const count = ({ samples }: ProblemScores) => samples.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  const count = ({ samples }: ProblemScores) =>
+    samples.flatMap(responsesOf).reduce((sum, { tokens }) => sum + tokens.length, 0);
   return { name: "tokens", values: problems.map(count), share: false };
 }
 
@@ -256,7 +273,8 @@ function votes(samples: EvaluatedSample[], grading: Grade, mode: GradingMode): (
 }
 
 /** The mean log-prob of a sample's tokens, the score of best@k. */
-function meanLogprob({ logprobs }: EvaluatedSample): number | undefined {
+function meanLogprob(sample: EvaluatedSample): number | undefined {
+  const logprobs = responsesOf(sample).flatMap((response) => response.logprobs);
   return logprobs.length === 0 ? undefined : logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length;
 }
 

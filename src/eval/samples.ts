@@ -17,6 +17,21 @@ export interface AnswerGrade {
   reason: string;
 }
 
+/** A response of a round before the last. */
+export interface EarlierRound {
+  /** Tokens of what the round was asked. */
+  prompt: number;
+  /** What it was handed of the round before; absent where that was nothing. */
+  progress?: string;
+  text: string;
+  tokens: number[];
+  logprobs: number[];
+  stop: "eos" | "stop" | "length";
+  /** How it fares as an answer. */
+  strict: AnswerGrade;
+  flexible?: AnswerGrade;
+}
+
 /** One line of a samples file. It stands for itself: grading it again needs neither model nor data set. */
 export interface EvaluatedSample {
   /** The problem's id. */
@@ -32,7 +47,11 @@ export interface EvaluatedSample {
   tolerance?: number;
   /** What groups of problems share, such as `level` and `subject`. */
   tags?: Record<string, string>;
-  /** The response. */
+  /** Of a question that was answered in rounds: the rounds before the last, whose response follows with what it was asked. */
+  rounds?: EarlierRound[];
+  prompt?: number;
+  progress?: string;
+  /** The response; of several rounds the last one's. */
   text: string;
   tokens: number[];
   /** Natural log, at the sampling temperature (1 where that is 0). */
@@ -60,6 +79,17 @@ const answerGradeSchema = z.strictObject({
   reason: z.string(),
 });
 
+const response = {
+  prompt: z.int().positive(),
+  progress: z.string().optional(),
+  text: z.string(),
+  tokens: z.array(z.int().nonnegative()),
+  logprobs: z.array(z.number()),
+  stop: z.enum(["eos", "stop", "length"]),
+  strict: answerGradeSchema,
+  flexible: answerGradeSchema.optional(),
+};
+
 export const programResultSchema: z.ZodType<ProgramResult> = z.strictObject({
   answer: z.string().optional(),
   failure: z.string().optional(),
@@ -73,12 +103,9 @@ export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject(
   options: z.array(z.string()).optional(),
   tolerance: z.number().positive().optional(),
   tags: z.record(z.string(), z.string()).optional(),
-  text: z.string(),
-  tokens: z.array(z.int().nonnegative()),
-  logprobs: z.array(z.number()),
-  stop: z.enum(["eos", "stop", "length"]),
-  strict: answerGradeSchema,
-  flexible: answerGradeSchema.optional(),
+  rounds: z.array(z.strictObject(response)).optional(),
+  ...response,
+  prompt: response.prompt.optional(),
   reward: z.number(),
   parts: z.record(z.string(), z.number()),
   solved: z.boolean(),
@@ -156,4 +183,9 @@ export function byProblem(samples: readonly EvaluatedSample[]): EvaluatedSample[
     else group.push(sample);
   }
   return [...groups.values()].map((group) => group.sort((a, b) => a.sample - b.sample));
+}
+
+/** A sample's responses in the order of its rounds; of one that was not asked in rounds its only one. */
+export function responsesOf(sample: EvaluatedSample): Omit<EarlierRound, "prompt" | "progress">[] {
+  return [...(sample.rounds ?? []), sample];
 }

@@ -1,15 +1,17 @@
 import type { EvaluationReport, Measure } from "./report.ts";
+import type { EvaluationRounds } from "./rounds.ts";
 
 /**
  * A report for a terminal: what was asked, a row a measure with its 95 % interval, then a row a group. Strict and flexible stand side
  * by side where `width` has room for both, else below each other. No line is longer than `width` (40 at least), where names allow.
  */
 export function reportText(report: EvaluationReport, width: number): string {
-  const { measures, groups, problems, n, temperature, seed, maxTokens, unsure, gradeErrors } = report;
+  const { measures, groups, problems, n, temperature, seed, maxTokens, rounds, unsure, gradeErrors } = report;
   const drawn = n === 1 ? "1 sample each" : `${n} samples each`;
   const head = [
     `${report.task}, ${report.split}: ${problems} problems, ${drawn}`,
-    `temperature ${temperature}, seed ${seed}, at most ${maxTokens} tokens`,
+    ...(rounds === undefined ? [] : [roundsText(rounds)]),
+    `temperature ${temperature}, seed ${seed}, at most ${maxTokens} tokens${rounds === undefined ? "" : " a round"}`,
     `prompt ${report.prompt}; mode ${report.mode}`,
     ...(report.mode === "reward"
       ? []
@@ -26,6 +28,19 @@ export function reportText(report: EvaluationReport, width: number): string {
     ...measures.filter(({ name }) => name === "truncated").map((m) => ({ label: "truncated", strict: percent(m) })),
     ...measures.filter(({ name }) => name === "tokens").map((m) => ({ label: "tokens a problem", strict: plain(m) })),
   ];
+  const inRounds = [
+    ...[...new Set(measures.flatMap(({ round }) => round ?? []))].flatMap((round) =>
+      sided(`right after round ${round}`, measures, (m) => m.name === "round accuracy" && m.round === round),
+    ),
+    ...sided("right from round 1", measures, (m) => m.name === "right from round 1"),
+    ...measures
+      .filter(({ name }) => name === "round tokens")
+      .map((m) => ({ label: `tokens in round ${m.round}`, strict: plain(m) })),
+    ...measures.filter(({ name }) => name === "rounds").map((m) => ({ label: "rounds a sample", strict: plain(m, 2) })),
+    ...measures
+      .filter(({ name }) => name === "prompt tokens")
+      .map((m) => ({ label: "prompt tokens a problem", strict: plain(m) })),
+  ];
   const grouped = groups.map(({ tag, value, problems, measures }) => {
     const [row] = sided(`${tag} ${value} (${problems})`, measures, (m) => m.name === "accuracy");
     return row;
@@ -37,8 +52,18 @@ export function reportText(report: EvaluationReport, width: number): string {
     ...(gradeErrors > 0 ? [`grading failed for ${gradeErrors} samples, counted as not right`] : []),
     "[low, high]: 95 % interval",
   ].flatMap((line) => wrap(line, width));
-  const blocks = [rows, ...(grouped.length > 0 ? [grouped] : [])].map((block) => table(block, both, width));
+  const blocks = [rows, inRounds, grouped].filter(({ length }) => length > 0).map((block) => table(block, both, width));
   return [head.join("\n"), ...blocks, notes.join("\n")].join("\n\n");
+}
+
+/** How questions were asked in rounds, in words. */
+export function roundsText({ rounds, adaptive, style, progressTokens }: EvaluationRounds): string {
+  const parts = [
+    adaptive ? `at most ${rounds} rounds, ended by a final answer` : `${rounds} rounds`,
+    ...(style === "default" ? [] : [`worded in the ${style} style`]),
+    ...(progressTokens === undefined ? [] : [`at most ${progressTokens} tokens of progress`]),
+  ];
+  return parts.join(", ");
 }
 
 interface Row {
@@ -60,8 +85,8 @@ function percent({ value, low, high }: Measure): string {
   return `${v.padStart(5)} % [${l}, ${h}]`;
 }
 
-function plain({ value, low, high }: Measure): string {
-  const [v, l, h] = [value, low, high].map((number) => number.toFixed(0));
+function plain({ value, low, high }: Measure, digits = 0): string {
+  const [v, l, h] = [value, low, high].map((number) => number.toFixed(digits));
   return `${v.padStart(5)} [${l}, ${h}]`;
 }
 

@@ -6,6 +6,8 @@ import { holm } from "../eval/power.ts";
 import { readSamples } from "../eval/samples.ts";
 import { FEWEST_SEEDS } from "../eval/seeds.ts";
 import { recordedSettings } from "../run/evaluation.ts";
+import { type AlsoAt, alsoMeasured } from "./also.ts";
+import { byTag, type TagAt } from "./by-tag.ts";
 import { addCost, type CellResult, type Cost, noCounts } from "./cell.ts";
 import type { Choices, ContrastPower } from "./choose.ts";
 import { BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
@@ -68,6 +70,10 @@ export interface Analysis {
   shared: SharedCost[];
   /** Counted in the budgets of the arms that use them. */
   profiles: SharedCost[];
+  /** The test problems by their tags; descriptive. */
+  tags: TagAt[];
+  /** Further evaluations of the final runs. */
+  also: AlsoAt[];
   choices: Choices;
   notes: string[];
 }
@@ -117,7 +123,8 @@ export function analyse(
           b: read(other.dir, other.mark.samples, `${b}, seed ${one.seed}`),
         })),
     );
-    return compareSeeds(pairs, { grading: "strict", allow: [] });
+    // Arms may answer in ways of their own, which the page tells.
+    return compareSeeds(pairs, { grading: "strict", allow: ["rounds", "maxTokens"] });
   };
   const contrasts = experiment.contrast.map(({ a, b, budget }): ContrastResult => {
     const power = choices.power.find((one) => one.a === a && one.b === b && one.budget === budget);
@@ -152,6 +159,14 @@ export function analyse(
     contrasts,
     shared: sharedCosts(before.shared, before.profiles, final),
     profiles: profileCosts(before.profiles, final),
+    tags: byTag(
+      arms.map(({ arm, budget }) => ({
+        arm,
+        budget,
+        seeds: at(arm, budget).map(({ dir, mark }) => read(dir, mark.samples, arm).samples),
+      })),
+    ),
+    also: alsoMeasured(experiment, final),
     choices,
     notes: [
       ...(experiment.final.seeds.length < FEWEST_SEEDS

@@ -4,7 +4,7 @@ import { UserError } from "../errors.ts";
 import { methods } from "../method/index.ts";
 import { applyChange, checkRecipe, isTable, parseToml, type Recipe } from "../run/recipe.ts";
 import { parseWhere } from "../run/where.ts";
-import { type ArmSpec, BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
+import { type ArmSpec, askedOf, BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
 
 /** An arm with one of its settings, as a recipe. */
 export interface ArmRecipe {
@@ -83,7 +83,11 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
       end.marks = Object.fromEntries(marks.map((name) => [name, experiment.budgets[name]]));
       raw.seed = seed;
       const { curve, dev } = experiment;
-      if (curve !== undefined) raw.eval = { split: dev.split, maxTokens: dev.maxTokens, ...curve, ...arm.curve };
+      if (curve !== undefined) {
+        const { split, maxTokens, rounds, adaptive, style, progressTokens } = askedOf(experiment, arm.name, dev);
+        const inRounds = Object.entries({ rounds, adaptive, style, progressTokens }).filter(([, v]) => v !== undefined);
+        raw.eval = { split, maxTokens, ...Object.fromEntries(inRounds), ...curve, ...arm.curve };
+      }
       const recipe = checkRecipe(raw, { source, baseDir: dirname(file) });
       // The profile's place is the plan's to say.
       return arm.where === undefined ? recipe : { ...recipe, where: arm.where };

@@ -7,7 +7,7 @@ import { countsSchema } from "../run/checkpoint.ts";
 import { replaceFile } from "../run/disk.ts";
 import { isRunFolder, readRecord } from "../run/folder.ts";
 import { differenceText, recipeDifference, recipeTable } from "../run/recipe.ts";
-import { type BudgetName, BUDGETS, type EvaluationSpec, type ProfileSpec } from "./file.ts";
+import { type Also, type BudgetName, BUDGETS, type EvaluationSpec, type ProfileSpec } from "./file.ts";
 import type { Cell } from "./plan.ts";
 
 const count = z.int().nonnegative();
@@ -26,6 +26,22 @@ const markSchema = z.strictObject({
   accuracy: z.number().min(0).max(1),
 });
 
+const alsoSchema = z.strictObject({
+  name: z.string(),
+  at: z.enum(["end", "start"]),
+  /** What was asked. */
+  evaluation: z.record(z.string(), z.unknown()),
+  samples: z.string(),
+  accuracy: z.number(),
+  /** Of all n samples; absent of one, and where answers cannot be compared. */
+  majority: z.number().optional(),
+  tokensPerProblem: z.number(),
+  /** Tokens of what it took, the prompts' that no cache held. */
+  generated: count,
+  prefilled: count,
+});
+export type AlsoResult = z.infer<typeof alsoSchema>;
+
 const resultSchema = z.strictObject({
   /** Why the training ended early, where it left the numbers: a result too. */
   diverged: z.string().optional(),
@@ -36,6 +52,7 @@ const resultSchema = z.strictObject({
   /** Of the whole run. */
   whole: cost,
   marks: z.partialRecord(z.enum(BUDGETS), markSchema),
+  also: z.array(alsoSchema).optional(),
 });
 /** What a cell came to, as `cell.json` in its folder. */
 export type CellResult = z.infer<typeof resultSchema>;
@@ -85,6 +102,15 @@ export function readCellResult(
   };
   return same && cell.marks.every(there) ? result : undefined;
 }
+
+/** Whether a cell has all further evaluations, asked as they are now; a diverged one has none. */
+export const hasAlso = ({ diverged, also = [] }: CellResult, wanted: readonly Also[]): boolean =>
+  diverged !== undefined ||
+  wanted.every(({ name, at, spec }) =>
+    also.some(
+      (one) => one.name === name && one.at === at && recipeDifference(one.evaluation, comparable(spec)) === undefined,
+    ),
+  );
 
 /** An evaluation as `cell.json` has it. */
 export const comparable = (spec: EvaluationSpec | ProfileSpec): Record<string, unknown> =>

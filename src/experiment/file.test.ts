@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { armRecipes } from "./arms.ts";
 import { checkQuestions } from "./check.ts";
-import { parseExperiment } from "./file.ts";
+import { alsoOf, askedOf, parseExperiment } from "./file.ts";
 import { finalPlan, tuningPlan } from "./plan.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-experiment-"));
@@ -45,6 +45,50 @@ describe("an experiment file", () => {
     const stage = sft.recipe(0, sft.budgets).stages[1];
     expect(stage).toMatchObject({ budget: { kind: "steps", amount: 40 }, patience: 3, markAtEnd: true });
     expect(grpo.recipe(0, grpo.budgets).stages[1].budget).toEqual({ kind: "generatedTokens", amount: 9 });
+  });
+
+  test("arms asked in their own way, and final runs in further ways", () => {
+    const inRounds = parts.grpo.replace(
+      'name = "grpo"',
+      'name = "grpo"\nevaluate = { rounds = 3, adaptive = true, maxTokens = 40 }',
+    );
+    const also = [
+      "also = [",
+      '{ name = "voted", arms = ["sft"], n = 4 }, { name = "one go", arms = ["grpo"], rounds = 0, temperature = 0.5 },',
+      '{ name = "before", at = "start", limit = 5, progressTokens = 9, arms = ["grpo"] }]',
+    ].join(" ");
+    const experiment = parse({ grpo: inRounds, head: `${parts.head}\ncurve = { every = 2, limit = 7 }\n${also}` });
+    expect(askedOf(experiment, "sft", experiment.test)).toEqual(experiment.test);
+    expect(askedOf(experiment, "grpo", experiment.dev)).toEqual({ ...experiment.dev, rounds: 3, adaptive: true, maxTokens: 40 }); // prettier-ignore
+    expect(alsoOf(experiment, "sft")).toEqual([
+      { name: "voted", at: "end", spec: { ...experiment.test, n: 4, temperature: 1 } },
+    ]);
+    expect(alsoOf(experiment, "grpo")).toEqual([
+      { name: "one go", at: "end", spec: { ...experiment.test, maxTokens: 40, temperature: 0.5 } },
+      {
+        name: "before",
+        at: "start",
+        spec: { ...experiment.test, limit: 5, rounds: 3, adaptive: true, maxTokens: 40, progressTokens: 9 },
+      },
+    ]);
+    const [sft, , grpo] = armRecipes(experiment).map((arm) => arm.recipe(1, arm.budgets).eval);
+    expect(sft).toEqual({ every: 2, limit: 7, split: "dev", maxTokens: 512 });
+    expect(grpo).toEqual({ every: 2, limit: 7, split: "dev", maxTokens: 40, rounds: 3, adaptive: true });
+  });
+
+  test.each([
+    ["evaluate = { adaptive = true }", /arm "grpo": `adaptive` needs .*`rounds`, the number of rounds/],
+    ["evaluate = { n = 4 }", /unknown key `arm.2.evaluate.n`/],
+  ])("an arm with %s is refused", (line, message) => {
+    expect(() => parse({ grpo: parts.grpo.replace('name = "grpo"', `name = "grpo"\n${line}`) })).toThrow(message);
+  });
+
+  test.each([
+    ['{ name = "a", arms = ["grop"] }', /`also.1.arms`: there is no arm "grop"/],
+    ['{ name = "a" }, { name = "a" }', /two of `also` are named "a"/],
+    ['{ name = "a", n = 3, temperature = 0 }', /at temperature 0 all samples/],
+  ])("also = [%s] is refused", (line, message) => {
+    expect(() => parse({ head: `${parts.head}\nalso = [${line}]` })).toThrow(message);
   });
 
   test("arms, settings and marks: an arm that generates nothing has seconds alone", () => {

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { basename, dirname, extname, resolve } from "node:path";
 import { z } from "zod";
 import { nearest, UserError } from "../errors.ts";
+import { evaluationRounds, roundOptions } from "../eval/rounds.ts";
 import { parseToml } from "../run/recipe.ts";
 import { parseStrict } from "../strict.ts";
 
@@ -12,25 +13,51 @@ const overrides = z.record(z.string(), z.unknown());
 const seeds = z.array(z.int().nonnegative()).min(1, "expected at least one seed");
 const whole = z.int().positive();
 
-const evaluation = (split: "dev" | "test") =>
+const split = z.enum(["train", "dev", "test"]);
+const temperature = z.number().nonnegative().optional();
+const ONE_ANSWER = "at temperature 0 all samples of a problem are the same; leave `n` out";
+
+/** 0 for one sample, 1 for several. */
+const defaultTemperature = (n: number): number => (n === 1 ? 0 : 1);
+
+const evaluation = (of: "dev" | "test") =>
   z
     .strictObject({
-      split: z.enum(["train", "dev", "test"]).default(split),
+      split: split.default(of),
       limit: whole.optional(),
       n: whole.default(1),
-      temperature: z.number().nonnegative().optional(),
+      temperature,
       maxTokens: whole.default(512),
+      ...roundOptions,
       seed: z.int().nonnegative().default(0),
     })
-    .transform((o) => ({ ...o, temperature: o.temperature ?? (o.n === 1 ? 0 : 1) }))
-    .refine(
-      (o) => o.n === 1 || o.temperature > 0,
-      "at temperature 0 all samples of a problem are the same; leave `n` out",
-    )
+    .transform((o) => ({ ...o, temperature: o.temperature ?? defaultTemperature(o.n) }))
+    .refine((o) => o.n === 1 || o.temperature > 0, ONE_ANSWER)
     .prefault({});
 
+const name = z.string().regex(/^[A-Za-z0-9][\w.-]*$/, "expected letters, digits, `.`, `_` and `-`: it names a folder");
+
+/** A further evaluation of final runs: descriptive, whatever it shows. What it leaves out is as in `test` and the arm's `evaluate`. */
+const alsoSchema = z
+  .strictObject({
+    name: z.string().min(1),
+    /** All arms when absent. */
+    arms: z.array(z.string()).min(1).optional(),
+    /** The weights at the last budget, or those with which the last stage began. */
+    at: z.enum(["end", "start"]).default("end"),
+    limit: whole.optional(),
+    n: whole.optional(),
+    temperature,
+    maxTokens: whole.optional(),
+    seed: z.int().nonnegative().optional(),
+    ...roundOptions,
+    /** 0: in one go, although the arm is asked in rounds. */
+    rounds: z.int().nonnegative().optional(),
+  })
+  .refine((o) => o.n === undefined || o.n === 1 || o.temperature !== 0, ONE_ANSWER);
+
 const armSchema = z.strictObject({
-  name: z.string().regex(/^[A-Za-z0-9][\w.-]*$/, "expected letters, digits, `.`, `_` and `-`: it names a folder"),
+  name,
   /** Instead of the experiment's recipe. */
   recipe: z.string().min(1).optional(),
   /** Added after the recipe's stages. */
@@ -38,6 +65,8 @@ const armSchema = z.strictObject({
   set: overrides.default({}),
   /** A step of this arm is longer or shorter than one of the others. */
   curve: z.strictObject({ every: whole }).optional(),
+  /** Its dev, test and curve are asked so, where the arm's way of answering differs from the others'. */
+  evaluate: z.strictObject({ maxTokens: whole.optional(), ...roundOptions }).optional(),
   /** Trains on those training problems whose solve rate in the experiment's profile satisfies it. */
   where: z.string().min(1).optional(),
   settings: z.array(overrides).min(1, "expected at least one setting, which may be empty: {}").default([{}]),
@@ -70,6 +99,7 @@ const fileSchema = z.strictObject({
     .optional(),
   /** Evaluations inside the runs, for the learning curves; on dev's split. */
   curve: z.strictObject({ every: whole, limit: whole.default(200), maxTokens: whole.optional() }).optional(),
+  also: z.array(alsoSchema).default([]),
   arm: z.array(armSchema).min(2, "an experiment compares two arms or more"),
   contrast: z
     .array(z.strictObject({ a: z.string(), b: z.string(), budget: z.enum(BUDGETS) }))
@@ -87,6 +117,7 @@ const fileSchema = z.strictObject({
 type Parsed = z.output<typeof fileSchema>;
 export type EvaluationSpec = Parsed["dev"];
 export type ProfileSpec = NonNullable<Parsed["profile"]>;
+export type AlsoSpec = Parsed["also"][number];
 export type ArmSpec = Parsed["arm"][number];
 export type Contrast = Parsed["contrast"][number];
 
@@ -134,6 +165,17 @@ export function parseExperiment(
       `arm "${every.name}" has a \`curve\`, and the experiment has none; add curve = { every = ... } for all arms`,
     );
   }
+  for (const { name, evaluate } of parsed.arm) {
+    for (const asked of [parsed.dev, parsed.test]) {
+      evaluationRounds({ ...asked, ...evaluate }, (key) => `${source}: arm "${name}": \`${key}\``);
+    }
+  }
+  parsed.also.forEach(({ name, arms }, i) => {
+    if (parsed.also.slice(0, i).some((other) => other.name === name)) refuse(`two of \`also\` are named "${name}"`);
+    const unknown = arms?.find((arm) => !names.includes(arm));
+    if (unknown !== undefined)
+      refuse(`\`also.${i + 1}.arms\`: there is no arm "${unknown}" (arms: ${names.join(", ")})`);
+  });
   checkSettings(parsed.arm, refuse);
   const filtered = parsed.arm.find(({ where }) => where !== undefined);
   if (filtered !== undefined && parsed.profile === undefined) {
@@ -166,6 +208,31 @@ export function parseExperiment(
       refuse(`\`contrast.${i + 1}\` names the arms and budget of an earlier one`);
   });
   return { ...parsed, source, baseDir, name: basename(source, extname(source)) };
+}
+
+/** How an arm is asked on dev or on test. */
+export function askedOf({ arm }: ExperimentFile, name: string | undefined, spec: EvaluationSpec): EvaluationSpec {
+  return { ...spec, ...arm.find((one) => one.name === name)?.evaluate };
+}
+
+export interface Also {
+  name: string;
+  at: AlsoSpec["at"];
+  spec: EvaluationSpec;
+}
+
+/** The further evaluations of an arm. */
+export function alsoOf(experiment: ExperimentFile, arm: string): Also[] {
+  const asked = experiment.also.filter(({ arms }) => arms === undefined || arms.includes(arm));
+  return asked.map((one) => {
+    const { name, at, limit, n, maxTokens, seed, rounds, adaptive, style, progressTokens } = one;
+    const own = { limit, n, maxTokens, seed, rounds, adaptive, style, progressTokens };
+    const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined));
+    const spec = { ...askedOf(experiment, arm, experiment.test), ...given };
+    // In one go there is nothing to say about rounds.
+    if (rounds === 0) for (const key of ["rounds", "adaptive", "style", "progressTokens"] as const) delete spec[key];
+    return { name, at, spec: { ...spec, temperature: one.temperature ?? defaultTemperature(spec.n) } };
+  });
 }
 
 /** An arm tuned with more settings than another would be favoured. */

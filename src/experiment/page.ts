@@ -2,14 +2,19 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { points, span } from "../eval/compare.ts";
 import { probability } from "../eval/compare-table.ts";
+import type { Interval } from "../eval/intervals.ts";
+import { evaluationRounds } from "../eval/rounds.ts";
 import { FEWEST_SEEDS } from "../eval/seeds.ts";
+import { roundsText } from "../eval/table.ts";
 import { diskError } from "../run/disk.ts";
 import { readRecord } from "../run/folder.ts";
+import type { AlsoAt } from "./also.ts";
 import type { Analysis, ArmAt, ContrastResult, Ran, SharedCost } from "./analyse.ts";
+import type { TagAt } from "./by-tag.ts";
 import type { Cost } from "./cell.ts";
 import { chart } from "./chart.ts";
 import { curves } from "./curves.ts";
-import type { ExperimentFile } from "./file.ts";
+import { askedOf, type ExperimentFile } from "./file.ts";
 
 /** The page's file, in the experiment's folder and where `out` says. */
 export const PAGE = "README.md";
@@ -86,6 +91,8 @@ function pageText(
           "Descriptive: not named before the run, not corrected, no claim.",
           contrastTable(other, false),
         ]),
+    ...tagSection(analysis.tags),
+    ...alsoSection(analysis.also),
     "## Cost",
     `Mean over seeds, of what the last stage of an arm took up to each mark. Evaluation is not counted.`,
     costTable(arms),
@@ -117,6 +124,11 @@ function pageText(
         ],
         ["dev", evaluationText(experiment.dev)],
         ["test", evaluationText(experiment.test)],
+        ...experiment.arm.flatMap(({ name, evaluate }) =>
+          evaluate === undefined
+            ? []
+            : [[`${name} is asked`, evaluationText(askedOf(experiment, name, experiment.test))]],
+        ),
         ...environments(ran.final).map((text) => ["environment", text]),
         ...notes.map((note) => ["note", cell(note)]),
       ],
@@ -263,9 +275,75 @@ const settingText = (set: Record<string, unknown>): string =>
     .map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
     .join(", ");
 
-function evaluationText({ split, limit, n, temperature, maxTokens }: ExperimentFile["dev"]): string {
+function evaluationText(spec: ExperimentFile["dev"]): string {
+  const { split, limit, n, temperature, maxTokens } = spec;
   const first = limit === undefined ? "all" : `the first ${limit}`;
-  return `${first} problems of the ${split} split, ${n === 1 ? "one sample" : `${n} samples`} each at temperature ${temperature}, at most ${maxTokens} tokens`;
+  const rounds = evaluationRounds(spec, (key) => key);
+  const asked = rounds === undefined ? "" : ` a round, ${roundsText(rounds)}`;
+  return `${first} problems of the ${split} split, ${n === 1 ? "one sample" : `${n} samples`} each at temperature ${temperature}, at most ${maxTokens} tokens${asked}`;
+}
+
+/** A table for each tag and budget: a row an arm, a column a value. */
+function tagSection(tags: readonly TagAt[]): string[] {
+  const tables = [...new Set(tags.map(({ tag, budget }) => JSON.stringify([tag, budget])))].map((key) => {
+    const of = tags.filter(({ tag, budget }) => JSON.stringify([tag, budget]) === key);
+    const columns = [...new Map(of.map(({ value, problems }) => [value, problems]))];
+    const rows = [...new Set(of.map(({ arm }) => arm))].map((arm) => [
+      arm,
+      ...columns.map(([value]) => {
+        const found = of.find((one) => one.arm === arm && one.value === value);
+        return found === undefined
+          ? ""
+          : `${points(found.mean)} [${points(found.interval.low)}, ${points(found.interval.high)}]`;
+      }),
+    ]);
+    const [{ tag, budget }] = of;
+    return table(
+      [`${cell(tag)}, at equal ${label(budget)}`, ...columns.map(([value, n]) => `${cell(value)} (${n})`)],
+      rows,
+    );
+  });
+  if (tables.length === 0) return [];
+  return [
+    "## Accuracy by tag",
+    "Descriptive: means over seeds in %, with Student's interval over them; in brackets how many test problems.",
+    ...tables,
+  ];
+}
+
+function alsoSection(measured: readonly AlsoAt[]): string[] {
+  if (measured.length === 0) return [];
+  const range = (value: number, { low, high }: Interval, seeds: number) =>
+    `${points(value)}${seeds > 1 ? ` [${points(low)}, ${points(high)}]` : ""}`;
+  const rows = measured.map((one) => [
+    cell(one.name),
+    one.at === "start" ? `${one.arm}, before its last stage` : one.arm,
+    range(one.accuracy, one.interval, one.seeds.length),
+    one.seeds.map(({ accuracy }) => points(accuracy)).join(" "),
+    one.majority === undefined || one.majorityInterval === undefined
+      ? ""
+      : range(one.majority, one.majorityInterval, one.seeds.length),
+    thousands(one.tokensPerProblem),
+    thousands(one.generated),
+    thousands(one.prefilled),
+  ]);
+  return [
+    "## Also measured",
+    "Descriptive: the final runs asked in other ways, means over seeds with Student's interval. Tokens are those of the evaluation.",
+    table(
+      [
+        "asked",
+        "arm",
+        "accuracy, %",
+        "each seed",
+        "majority of its samples, %",
+        "tokens a problem",
+        "generated",
+        "prefilled",
+      ],
+      rows,
+    ),
+  ];
 }
 
 function curveNote(final: readonly Ran[]): string {

@@ -1,5 +1,16 @@
 import { z } from "zod";
+import { roundOptions } from "../eval/rounds.ts";
 import { BUDGETS } from "./file.ts";
+
+const evaluation = z.strictObject({
+  split: z.enum(["train", "dev", "test"]),
+  limit: z.number().optional(),
+  n: z.number(),
+  temperature: z.number(),
+  maxTokens: z.number(),
+  ...roundOptions,
+  seed: z.number(),
+});
 
 /** What the process of a cell is told. */
 export const requestSchema = z.discriminatedUnion("kind", [
@@ -10,16 +21,8 @@ export const requestSchema = z.discriminatedUnion("kind", [
       dir: z.string(),
       recipe: z.strictObject({ toml: z.string(), baseDir: z.string() }),
       marks: z.array(z.enum(BUDGETS)),
-      evaluation: z
-        .strictObject({
-          split: z.enum(["train", "dev", "test"]),
-          limit: z.number().optional(),
-          n: z.number(),
-          temperature: z.number(),
-          maxTokens: z.number(),
-          seed: z.number(),
-        })
-        .optional(),
+      evaluation: evaluation.optional(),
+      also: z.array(z.strictObject({ name: z.string(), at: z.enum(["end", "start"]), spec: evaluation })).optional(),
       /** Samples answers to the training problems with what stands in the folder `model`, or with the base; no run. */
       profile: z
         .strictObject({

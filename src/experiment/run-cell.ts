@@ -1,24 +1,25 @@
 import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { isAbsolute, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { createLocalEngine } from "../engine/local/index.ts";
 import type { Engine, Model, ModelSpec, TokenCounts } from "../engine/types.ts";
-import { DivergedError } from "../errors.ts";
+import { DivergedError, UserError } from "../errors.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
-import { gradingSettings } from "../eval/report.ts";
+import { type EvaluationSettings, gradingSettings } from "../eval/report.ts";
+import { evaluationRounds } from "../eval/rounds.ts";
 import { modelDir } from "../run/checkpoint.ts";
 import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
 import { isRunFolder } from "../run/folder.ts";
 import { InUseError } from "../run/lock.ts";
-import { measure } from "../run/measure.ts";
+import { type Measured, measure } from "../run/measure.ts";
 import { checkpointState, createSpec, findCheckpoint, modelFolder } from "../run/models.ts";
 import type { Progress } from "../run/progress.ts";
 import { parseRecipe, type Recipe } from "../run/recipe.ts";
 import { resume, train } from "../run/train.ts";
 import { loadTask } from "../task/load.ts";
 import { type CellResult, comparable, type Cost, noCounts, subtractCost, writeCellResult } from "./cell.ts";
-import type { BudgetName, EvaluationSpec, ProfileSpec } from "./file.ts";
+import type { Also, BudgetName, EvaluationSpec, ProfileSpec } from "./file.ts";
 
 /** A cell as a process of its own is told of it. */
 export interface CellJob {
@@ -28,6 +29,8 @@ export interface CellJob {
   recipe: { toml: string; baseDir: string };
   marks: BudgetName[];
   evaluation?: EvaluationSpec;
+  /** Further evaluations of a final run. */
+  also?: Also[];
   /** Of a profile: the run folder whose weights answer (the base when absent), and how. */
   profile?: { model?: string; spec: ProfileSpec };
   /** Memory budget in GB where the recipe names none. */
@@ -99,37 +102,88 @@ async function evaluated(
   const result: CellResult = { before, whole: { counts: end.counts, engineSeconds: end.engineSeconds }, marks: {} };
   if (evaluation === undefined) return result;
   result.evaluation = comparable(evaluation);
-  const { split, limit, ...sampling } = evaluation;
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
-  try {
+  /** Asks the weights in a folder that `Model.save` wrote. */
+  const ask = async (
+    spec: EvaluationSpec,
+    weights: { named: Pick<EvaluationSettings, "model" | "checkpoint">; digest: string; dir: string },
+    what: string,
+  ): Promise<Measured | undefined> => {
+    const { split, limit, n, temperature, maxTokens, seed } = spec;
+    const rounds = evaluationRounds(spec, (key) => `${job.id}: ${key}`);
     const problems = await takeProblems(task, split, limit);
     await checkGolds(task, problems);
+    const sampling = { n, temperature, maxTokens, ...(rounds && { rounds }), seed };
+    return measure({
+      dir,
+      settings: { ...weights.named, split, ...gradingSettings(task), ...sampling },
+      weights: weights.digest,
+      task,
+      problems,
+      withModel: (work) =>
+        withEngineModel(engine, createSpec(recipe, task, { dir: weights.dir, optimizer: false }), work),
+      interrupted: () => signal.aborted,
+      onSample: ({ done, of }) => evaluating(what, done, of),
+    });
+  };
+  const marked = async (mark: BudgetName) => {
+    const { path, state } = await findCheckpoint(dir, mark);
+    const digest = await modelDigest(dir, mark);
+    return { weights: { named: { model: dir, checkpoint: mark }, digest, dir: modelDir(path) }, state };
+  };
+  try {
     for (const mark of job.marks) {
-      const { path, state } = await findCheckpoint(dir, mark);
-      const measured = await measure({
-        dir,
-        settings: { model: dir, checkpoint: mark, split, ...gradingSettings(task), ...sampling },
-        weights: await modelDigest(dir, mark),
-        task,
-        problems,
-        withModel: (work) =>
-          withEngineModel(engine, createSpec(recipe, task, { dir: modelDir(path), optimizer: false }), work),
-        interrupted: () => signal.aborted,
-        onSample: ({ done, of }) => evaluating(`evaluation at ${mark}`, done, of),
-      });
+      const { weights, state } = await marked(mark);
+      const measured = await ask(evaluation, weights, `evaluation at ${mark}`);
       if (measured === undefined) return undefined;
       result.marks[mark] = {
         step: end.marks?.find((kept) => kept.mark === mark)?.step ?? 0,
         cost: subtractCost({ counts: state.counts, engineSeconds: state.engineSeconds }, before),
         samples: measured.line.file,
-        problems: problems.length,
+        problems: measured.report.problems,
         accuracy: measured.report.accuracy,
       };
+    }
+    for (const { name, at, spec } of job.also ?? []) {
+      const weights =
+        at === "start" ? await startOf(recipe, job.id) : (await marked(job.marks[job.marks.length - 1])).weights;
+      const measured = await ask(spec, weights, name);
+      if (measured === undefined) return undefined;
+      const { report, line } = measured;
+      const majority = report.measures.find(
+        (m) => m.name === "maj@k" && m.grading === "strict" && m.k === report.n,
+      )?.value;
+      const cost = evaluationRecord(join(dir, line.file))?.cost;
+      result.also = [
+        ...(result.also ?? []),
+        {
+          name,
+          at,
+          evaluation: comparable(spec),
+          samples: line.file,
+          accuracy: report.accuracy,
+          ...(majority !== undefined && { majority }),
+          tokensPerProblem: report.tokensPerProblem,
+          generated: cost?.generated ?? 0,
+          prefilled: cost?.prefilled ?? 0,
+        },
+      ];
     }
     return result;
   } finally {
     await task.close();
   }
+}
+
+/** The weights with which a run's last stage begins: those of the shared beginning that it names. */
+async function startOf(recipe: Recipe, id: string) {
+  const { from, name } = recipe.stages[recipe.stages.length - 1];
+  if (!isAbsolute(from)) {
+    throw new UserError(
+      `${id}: stage ${name} begins with weights that no other arm shares, so that they are not kept; leave at = "start" out for this arm`,
+    );
+  }
+  return { named: { model: from }, digest: await modelDigest(from), dir: await modelFolder(from) };
 }
 
 /** Answers to the training problems, whose cost stands in the record beside them. */

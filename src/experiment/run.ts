@@ -8,10 +8,10 @@ import { differenceText, recipeDifference, recipeToml } from "../run/recipe.ts";
 import { memory, threadCount } from "../runtime/index.ts";
 import { analyse, type Analysis, type Ran } from "./analyse.ts";
 import { type ArmRecipe, armRecipes } from "./arms.ts";
-import { type CellResult, readCellResult } from "./cell.ts";
+import { type CellResult, hasAlso, readCellResult } from "./cell.ts";
 import { type CheckedQuestions, checkQuestions } from "./check.ts";
 import { type Choices, choose, freezeChoices, statePower } from "./choose.ts";
-import type { EvaluationSpec, ExperimentFile, ProfileSpec } from "./file.ts";
+import { type Also, alsoOf, askedOf, type EvaluationSpec, type ExperimentFile, type ProfileSpec } from "./file.ts";
 import { writePage } from "./page.ts";
 import { type Cell, finalPlan, type Plan, tuningPlan } from "./plan.ts";
 import { type PoolJob, runJobs } from "./pool.ts";
@@ -105,14 +105,19 @@ class Running {
   }
 
   private result(cell: Cell): CellResult | undefined {
-    return readCellResult(cellFolder(this.dir, cell), cell, evaluationOf(this.experiment, cell));
+    const found = readCellResult(cellFolder(this.dir, cell), cell, evaluationOf(this.experiment, cell));
+    return found !== undefined && hasAlso(found, alsoAsked(this.experiment, cell)) ? found : undefined;
   }
 
   /** What a cell's samples are asked for. */
-  private asked(cell: Cell): Pick<CellJob, "evaluation" | "profile"> {
+  private asked(cell: Cell): Pick<CellJob, "evaluation" | "also" | "profile"> {
     const { profile, dev, test } = this.experiment;
-    if (cell.phase !== "profile")
-      return cell.phase === "shared" ? {} : { evaluation: cell.phase === "tuning" ? dev : test };
+    if (cell.phase === "shared") return {};
+    if (cell.phase === "tuning") return { evaluation: askedOf(this.experiment, cell.arm, dev) };
+    if (cell.phase === "final") {
+      const also = alsoOf(this.experiment, cell.arm ?? "");
+      return { evaluation: askedOf(this.experiment, cell.arm, test), ...(also.length > 0 && { also }) };
+    }
     if (profile === undefined) throw new Error(`${cell.id} is planned without a profile`);
     const model = cell.after === undefined ? {} : { model: join(this.dir, ...cell.after.split("/")) };
     return { profile: { ...model, spec: profile } };
@@ -216,13 +221,17 @@ function missingCells(
 
 /** How a cell is evaluated; a beginning is not. */
 export function evaluationOf(
-  { dev, test, profile }: ExperimentFile,
-  { phase }: Cell,
+  experiment: ExperimentFile,
+  { phase, arm }: Cell,
 ): EvaluationSpec | ProfileSpec | undefined {
   if (phase === "shared") return undefined;
-  if (phase === "profile") return profile;
-  return phase === "tuning" ? dev : test;
+  if (phase === "profile") return experiment.profile;
+  return askedOf(experiment, arm, phase === "tuning" ? experiment.dev : experiment.test);
 }
+
+/** A final cell's further evaluations. */
+const alsoAsked = (experiment: ExperimentFile, { phase, arm }: Cell): Also[] =>
+  phase === "final" ? alsoOf(experiment, arm ?? "") : [];
 
 const frozenSchema = z.record(z.string(), z.unknown());
 
@@ -230,7 +239,7 @@ const frozenSchema = z.record(z.string(), z.unknown());
 function freezeExperiment(dir: string, experiment: ExperimentFile): void {
   const path = join(dir, "experiment.json");
   // What changes no cell and no claim may change.
-  const { title: _, out: __, parallel: ___, source, baseDir: ____, name: _____, ...fixed } = experiment;
+  const { title: _, out: __, parallel: ___, also: ____, source, baseDir: _____, name: ______, ...fixed } = experiment;
   const now = frozenSchema.parse(JSON.parse(JSON.stringify(fixed)));
   if (existsSync(path)) {
     let before: z.infer<typeof frozenSchema>;

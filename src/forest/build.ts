@@ -6,6 +6,8 @@ export interface SampledTokens {
   /** One natural log-prob a token. */
   logprobs: Float32Array;
   stop: StopReason;
+  /** Of each token, the probability that top-k or top-p took away. */
+  cutMass?: Float32Array;
 }
 
 export interface GroupOptions {
@@ -25,13 +27,13 @@ export function groupTree(
   const chosen: Pick<Segment, "temperature" | "truncated"> = {};
   if (options.temperature !== 0 && options.temperature !== 1) chosen.temperature = options.temperature;
   if (options.truncated) chosen.truncated = true;
-  const leaves = samples.map(({ tokens, logprobs, stop }): Segment => ({
+  const leaves = samples.map(({ tokens, logprobs, stop, cutMass }): Segment => ({
     parent: 0,
     tokens,
     source: "policy",
     logprobs,
     ...chosen,
-    fields: {},
+    fields: cutMass === undefined ? {} : { cutMass },
     stop,
   }));
   return { ...about, segments: [{ parent: -1, tokens: prompt, source: "prompt", fields: {} }, ...leaves] };

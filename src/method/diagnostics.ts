@@ -20,13 +20,20 @@ export function rewardMetrics(grades: Grade[]): Record<string, number> {
   return metrics;
 }
 
-/** Share of samples that ended at their length limit, and the mean length in tokens. */
+/** Share of samples that ended at their length limit, the mean length in tokens, and the probability that top-k or top-p cut. */
 export function sampleMetrics(forest: Forest): Record<string, number> {
   const samples = policySegments(forest);
   return {
     truncated: samples.filter((sample) => sample.stop === "length").length / samples.length,
     responseLength: samples.reduce((sum, sample) => sum + sample.tokens.length, 0) / samples.length,
+    ...cutMetrics(samples),
   };
+}
+
+/** `cutMass`: the mean over tokens drawn with top-k or top-p of the probability that these took away from the distribution. */
+export function cutMetrics(samples: readonly Segment[]): Record<string, number> {
+  const cut = samples.flatMap(({ fields }) => ("cutMass" in fields ? Array.from(fields.cutMass) : []));
+  return cut.length === 0 ? {} : { cutMass: cut.reduce((sum, mass) => sum + mass, 0) / cut.length };
 }
 
 /** `kl`: the mean over sampled tokens of k3 between the policy that chose them and `refLogprobs`. */

@@ -1,174 +1,164 @@
-import { z } from "zod";
-import type { Loss, Policy } from "../engine/types.ts";
+import type { z } from "zod";
 import type { Segment, Tree } from "../forest/types.ts";
-import { sampleGroups } from "../rollout/single.ts";
-import { groupAdvantages, isFlat, tokenWeights } from "./advantages.ts";
-import { firstPassMetrics, klMetrics, rewardMetrics, sampleMetrics } from "./diagnostics.ts";
-import { grpoLoss, k1, ppo } from "./losses.ts";
-import { drawsWhole, questionsOf, TRUNCATED } from "./sampling.ts";
-import type { Stage } from "./stage.ts";
-import { accumulate, adam, optimizerSettings } from "./update.ts";
+import { responseRoom, sampleGroups } from "../rollout/single.ts";
+import type { Grade } from "../task/types.ts";
+import { isFlat, overlong } from "./advantages.ts";
+import { rewardMetrics, sampleMetrics } from "./diagnostics.ts";
+import { FAMILY, type GroupSettings, groupSettings } from "./family.ts";
+import { type CreditedResponse, klRewards, objective, setFields, tokenAdvantages } from "./parts.ts";
+import { referencePolicy, scoreReference, updatePolicy } from "./policy-update.ts";
+import { questionsOf } from "./sampling.ts";
+import type { Stage, Step } from "./stage.ts";
 
-/** Defaults are those of MOTIF's vanilla GRPO (arXiv 2507.02851), but for prompts x samples. */
-export const grpoSettings = z
-  .strictObject({
-    /** Problems a step. */
-    prompts: z.int().positive().default(8),
-    /** G: samples a problem. */
-    samples: z.int().min(2).default(8),
-    temperature: z.number().positive().default(1),
-    maxTokens: z.int().positive().default(1024),
-    topP: z.number().positive().max(1).default(1),
-    topK: z.int().min(0).default(0),
-    /** Trains on top-p or top-k samples, whose log-probs are not those of the distribution they were drawn from. */
-    allowTruncated: z.boolean().default(false),
-    /** The ratio counts within [1 - clipLow, 1 + clipHigh]. */
-    clipLow: z.number().min(0).max(1).default(0.2),
-    clipHigh: z.number().min(0).default(0.2),
-    /** mu: times that a step's samples are trained on. */
-    innerPasses: z.int().positive().default(1),
-    /** Optimizer updates a pass, each on its share of the problems. */
-    minibatches: z.int().positive().default(1),
-    /** Weight of the KL penalty. */
-    beta: z.number().min(0).default(0),
-    kl: z.enum(["k1", "k3"]).default("k3"),
-    reference: z.enum(["stage-start", "base"]).default("stage-start"),
-    /** A mean over all tokens of the minibatch, or over each response's tokens and then over responses. */
-    normalize: z.enum(["token", "sequence"]).default("token"),
-    scaleByStd: z.boolean().default(true),
-    /** Leaves out groups whose rewards are all equal; kept, they dilute the mean (and feel the KL penalty). */
-    dropFlatGroups: z.boolean().default(false),
-    ...optimizerSettings({ lr: 5e-6, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0.1, maxGradNorm: 0.1 }),
-  })
-  .refine(drawsWhole, TRUNCATED)
-  .refine((s) => s.prompts % s.minibatches === 0, {
-    path: ["minibatches"],
-    error: (issue) => `minibatches must divide prompts evenly${promptsOf(issue.input)}`,
-  });
-export type GrpoSettings = z.infer<typeof grpoSettings>;
+export const grpoSettings = groupSettings(FAMILY.grpo);
+export type GrpoSettings = z.output<typeof grpoSettings>;
 
-/** Group relative policy optimisation (DeepSeekMath, arXiv 2402.03300, algorithm 1 with an outcome reward). */
-export async function grpo(stage: Stage, settings: GrpoSettings): Promise<void> {
-  const { model, task } = stage;
-  const { prompts } = settings;
+/**
+ * Group relative policy optimisation (DeepSeekMath, arXiv 2402.03300, algorithm 1 with an outcome reward) and its relatives, which differ in their
+ * settings alone (`FAMILY`).
+ */
+export async function grpo(stage: Stage, settings: GroupSettings): Promise<void> {
   const reference = await referencePolicy(stage, settings);
   const loss = objective(settings);
 
   for await (const step of stage.steps()) {
-    // G responses to each question from the policy as it is.
-    const problems = step.problems(prompts);
-    const questions = questionsOf(stage, step, problems);
-    const { forest, responses } = await step.time("sample", () =>
-      sampleGroups(model, questions, { ...settings, stop: task.stop }),
+    // Graded groups of responses from the policy as it is. `places`: what the update is made of.
+    const { sampled, places, refills } = await sampleStep(stage, step, settings);
+    const kept = places.filter((group) => !(group.flat && settings.dropFlatGroups));
+
+    await scoreReference(
+      stage,
+      step,
+      kept.map((group) => group.tree),
+      reference,
     );
 
-    // A reward for each response, and its advantage over its group.
-    const items = problems.flatMap((problem, q) => responses[q].map((response) => ({ problem, response })));
-    const grades = await step.time("grade", () => step.grade(items));
-    const groups = forest.map((tree, q): Group => {
-      const leaves = tree.segments.slice(1);
-      const rewards_G = leaves.map((leaf, i) => {
-        const { reward, parts } = grades[q * leaves.length + i];
-        leaf.outcome = { ...parts, reward };
-        return reward;
-      });
-      const advantages_G = groupAdvantages(rewards_G, tree.id, settings.scaleByStd);
-      return { tree, leaves, advantages_G, flat: isFlat(rewards_G) };
-    });
-
-    // Log-probs of the reference policy, where the objective has a KL penalty.
-    const kept = groups.filter((group) => !(group.flat && settings.dropFlatGroups));
-    if (reference !== undefined && kept.length > 0) {
-      const trees = kept.map((group) => group.tree);
-      const scores = await step.time("score", () => model.forward(trees, reference));
-      trees.forEach((tree, t) =>
-        tree.segments.forEach((segment, s) => (segment.fields.refLogprobs = scores[t].logprobs[s])),
-      );
-      step.log(klMetrics(trees));
-    }
-
-    // Several passes over the samples, an update for each minibatch.
-    const size = prompts / settings.minibatches;
+    // An advantage for each token, and its weight in its minibatch's mean.
+    const responses = credit(stage, kept, settings);
+    const size = settings.prompts / settings.minibatches;
     const minibatches = Array.from({ length: settings.minibatches }, (_, m) => {
-      const share = groups.slice(m * size, (m + 1) * size);
-      return share.filter((group) => kept.includes(group));
+      const share = places.slice(m * size, (m + 1) * size).filter((group) => kept.includes(group));
+      const credited = share.flatMap((group) => responses.get(group) ?? []);
+      setFields(credited, settings, settings.maxTokens);
+      return { trees: share.map((group) => group.tree), responses: credited };
     });
-    for (const minibatch of minibatches) setFields(minibatch, settings);
-    const lr = step.lr();
-    const sums = { loss: 0, gradNorm: 0, updates: 0, clipped: 0, tokens: 0 };
-    await step.time("train", async () => {
-      for (let pass = 0; pass < settings.innerPasses; pass++) {
-        for (const minibatch of minibatches) {
-          const trees = minibatch.map((group) => group.tree);
-          // Nothing to learn from: an update would move the weights by momentum and decay alone.
-          if (!minibatch.some(carriesWeight)) continue;
-          const result = await accumulate(model, trees, loss, settings.microBatch);
-          const { gradNorm } = await model.optimStep(adam(settings, lr));
-          const { ratio = 0, clipped = 0, tokens = 0 } = result.metrics;
-          if (sums.updates === 0) step.log({ ...firstPassMetrics(trees, result.scores), ratio: ratio / tokens });
-          sums.loss += result.loss;
-          sums.gradNorm += gradNorm;
-          sums.clipped += clipped;
-          sums.tokens += tokens;
-          sums.updates++;
-        }
-      }
-    });
+    await updatePolicy(stage, step, minibatches, loss, settings);
 
-    step.log({ ...rewardMetrics(grades), ...sampleMetrics(forest), flatGroups: shareOfFlat(groups), lr });
-    if (sums.updates > 0) {
-      const { updates, tokens } = sums;
-      step.log({ loss: sums.loss / updates, gradNorm: sums.gradNorm / updates, clipFraction: sums.clipped / tokens });
-    }
+    const forest = sampled.map((group) => group.tree);
+    step.log({ ...rewardMetrics(sampled.flatMap((group) => group.grades)), ...sampleMetrics(forest) });
+    step.log({ ...penaltyMetrics(sampled, settings), flatGroups: shareOfFlat(sampled) });
+    if (settings.refills > 0) step.log({ refills, trainedGroups: kept.length });
     step.keep(forest);
   }
 }
 
+/** The responses to a problem. */
 interface Group {
   tree: Tree;
   leaves: Segment[];
-  advantages_G: Float64Array;
-  /** All rewards are equal: every advantage is 0. */
+  grades: Grade[];
+  /** What the advantages are made of: the task's rewards, less what is lost by length. */
+  rewards_G: number[];
+  /** The task's rewards are all equal. */
   flat: boolean;
 }
 
-async function referencePolicy(stage: Stage, { beta, reference }: GrpoSettings): Promise<Policy | undefined> {
-  if (beta === 0) return undefined;
-  return reference === "base" ? "base" : stage.startPolicy();
+/**
+ * Samples and grades a step's groups. With `refills`, the place of a group without variance is taken by one of a further problem, again and again (DAPO's
+ * dynamic sampling, arXiv 2503.14476, section 3.2); whatever was sampled counts as generated.
+ */
+async function sampleStep(
+  stage: Stage,
+  step: Step,
+  settings: GroupSettings,
+): Promise<{ sampled: Group[]; places: Group[]; refills: number }> {
+  const sampled: Group[] = [];
+  const draw = async (count: number): Promise<Group[]> => {
+    const groups = await drawGroups(stage, step, settings, { count, first: sampled.length });
+    sampled.push(...groups);
+    return groups;
+  };
+  const places = await draw(settings.prompts);
+  let refills = 0;
+  for (; refills < settings.refills; refills++) {
+    const empty = places.flatMap(({ flat }, place) => (flat ? [place] : []));
+    if (empty.length === 0) break;
+    const drawn = await draw(empty.length);
+    empty.forEach((place, i) => (places[place] = drawn[i]));
+  }
+  return { sampled, places, refills };
 }
 
-/** The clipped surrogate; with the k3 penalty inside where there is one (k1's stands in the advantages). */
-function objective({ clipLow, clipHigh, beta, kl }: GrpoSettings): Loss {
-  const clip = { low: 1 - clipLow, high: 1 + clipHigh };
-  const loss = beta > 0 && kl === "k3" ? grpoLoss({ clip, beta }) : ppo(clip);
-  return { ...loss, entropy: true };
-}
-
-/** Each token's weight in its minibatch's mean, and its advantage times that weight. */
-function setFields(minibatch: Group[], { normalize, beta, kl }: GrpoSettings): void {
-  const samples = minibatch.flatMap(({ leaves, advantages_G }) =>
-    leaves.map((leaf, i) => ({ leaf, advantage: advantages_G[i] })),
+/** The next problems of the stage, each with its graded responses; trees are named by their place in the step, from `first`. */
+async function drawGroups(
+  stage: Stage,
+  step: Step,
+  settings: GroupSettings,
+  { count, first }: { count: number; first: number },
+): Promise<Group[]> {
+  const { model, task } = stage;
+  const problems = step.problems(count);
+  const questions = questionsOf(stage, step, problems, first);
+  const { forest, responses } = await step.time("sample", () =>
+    sampleGroups(model, questions, { ...settings, stop: task.stop }),
   );
-  const weights = tokenWeights(
-    samples.map(({ leaf }) => leaf.tokens.length),
-    normalize,
-  );
-  samples.forEach(({ leaf: { tokens, logprobs, fields }, advantage }, i) => {
-    fields.advantages = new Float32Array(tokens.length).fill(weights[i] * advantage);
-    if (beta === 0) return;
-    if (kl === "k3") {
-      fields.weights = new Float32Array(tokens.length).fill(weights[i]);
-    } else if (logprobs) {
-      // As a loss k1 has a gradient of expectation zero; as a cost to each token it has the right one.
-      fields.advantages = logprobs.map((lp, t) => weights[i] * (advantage - beta * k1(lp, fields.refLogprobs[t])));
-    }
+  const items = problems.flatMap((problem, q) => responses[q].map((response) => ({ problem, response })));
+  const graded = await step.time("grade", () => step.grade(items));
+  return forest.map((tree, q): Group => {
+    const leaves = tree.segments.slice(1);
+    const grades = graded.slice(q * leaves.length, (q + 1) * leaves.length);
+    const limit = responseRoom(tree.problem, tree.segments[0].tokens, model.info.maxContext, settings.maxTokens);
+    const rewards_G = leaves.map((leaf, i) => {
+      const { reward, parts } = grades[i];
+      const lost = lengthPenalty(leaf, limit, settings);
+      leaf.outcome = { ...parts, reward, ...(settings.overlongPenalty > 0 && { overlong: -lost }) };
+      return reward - lost;
+    });
+    return { tree, leaves, grades, rewards_G, flat: isFlat(grades.map(({ reward }) => reward)) };
   });
 }
 
-const carriesWeight = ({ leaves }: Group) =>
-  leaves.some(({ fields }) => "weights" in fields || fields.advantages.some((advantage) => advantage !== 0));
+/** What a response loses by its length. */
+function lengthPenalty({ tokens }: Segment, limit: number, settings: GroupSettings): number {
+  const { overlongPenalty, overlongBuffer, maxTokens } = settings;
+  if (overlongPenalty === 0) return 0;
+  return (
+    overlongPenalty * overlong(tokens.length, limit, overlongBuffer < 1 ? overlongBuffer * maxTokens : overlongBuffer)
+  );
+}
+
+/** The responses of each group that are trained on, with their tokens' advantages. */
+function credit(stage: Stage, groups: Group[], settings: GroupSettings): Map<Group, CreditedResponse[]> {
+  const { memory } = stage;
+  const scored = groups.map(({ tree, leaves, rewards_G }) => ({
+    tree: tree.id,
+    rewards_G: settings.kl === "reward" && settings.beta > 0 ? klRewards(rewards_G, leaves, settings.beta) : rewards_G,
+    responses_G: leaves,
+  }));
+  const running = "rewards" in memory ? memory.rewards / memory.responses : undefined;
+  const advantages = tokenAdvantages(scored, settings, running);
+  if (settings.baseline === "running") {
+    const rewards = scored.flatMap(({ rewards_G }) => rewards_G);
+    memory.rewards = rewards.reduce((sum, reward) => sum + reward, memory.rewards ?? 0);
+    memory.responses = (memory.responses ?? 0) + rewards.length;
+  }
+  return new Map(
+    groups.map((group, g) => {
+      const responses = group.leaves.map((response, i) => ({ response, advantages_T: advantages[g][i] }));
+      const masked = (response: Segment) => settings.maskTruncated && response.stop === "length";
+      for (const { response } of responses.filter((one) => masked(one.response))) {
+        response.fields.advantages = new Float32Array(response.tokens.length);
+      }
+      return [group, responses.filter((one) => !masked(one.response))];
+    }),
+  );
+}
+
+/** Means over the samples of what was taken off their reward by length. */
+function penaltyMetrics(groups: Group[], { overlongPenalty }: GroupSettings): Record<string, number> {
+  if (overlongPenalty === 0) return {};
+  const lost = groups.flatMap(({ leaves }) => leaves.map(({ outcome }) => outcome?.overlong ?? 0));
+  return { "reward/overlong": lost.reduce((sum, one) => sum + one, 0) / lost.length };
+}
 
 const shareOfFlat = (groups: Group[]) => groups.filter((group) => group.flat).length / groups.length;
-
-const promptsOf = (input: unknown) =>
-  typeof input === "object" && input !== null && "prompts" in input ? `, which is ${input.prompts}` : "";

@@ -2,14 +2,16 @@ import type { z } from "zod";
 import type { HeadSpec } from "../engine/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt } from "../task/prompt.ts";
-import type { Problem } from "../task/types.ts";
-import { grpo, grpoSettings } from "./grpo.ts";
+import type { Problem, Task } from "../task/types.ts";
+import { FAMILY, groupSettings } from "./family.ts";
+import { grpo } from "./grpo.ts";
+import { motif, motifSettings, roundsRowLength } from "./motif.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
 import { rfttData, rfttDataSettings } from "./rftt-data.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
 import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
-import { sft, sftRowLength, sftSettings } from "./sft.ts";
+import { sft, sftRoundLength, sftRowLength, sftSettings } from "./sft.ts";
 import type { DataStage } from "./stage.ts";
 
 /** A method as a recipe sees it; `S` is its checked settings. */
@@ -27,7 +29,9 @@ export interface Method<Settings extends z.ZodObject> {
   /** Files that it reads. */
   files?(settings: z.output<Settings>): string[];
   /** Tokens of context that a problem needs at least. */
-  rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>): number;
+  rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>, task: Task): number;
+  /** Settings that make rows shorter. */
+  shortens?: string[];
   /** What it logs that says how good the weights are, and which way is better. */
   quality: Record<string, "higher" | "lower">;
   /** Samples before it trains: its mark of generated tokens is kept at the stage's end. */
@@ -39,6 +43,18 @@ const method = <Settings extends z.ZodObject>(entry: Method<Settings>) => entry;
 
 const promptAndToken = (tokenizer: Tokenizer, problem: Problem) => encodePrompt(tokenizer, problem).length + 1;
 
+/** GRPO or one of its relatives. */
+const groupMethod = (name: keyof typeof FAMILY) =>
+  method({
+    name,
+    settings: groupSettings(FAMILY[name]),
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    rowLength: promptAndToken,
+    quality: { reward: "higher", solveRate: "higher" },
+    run: grpo,
+  });
+
 /** The methods that a recipe can name. */
 export const methods = {
   sft: method({
@@ -47,20 +63,33 @@ export const methods = {
     generates: false,
     // Records may be fewer, or more, than problems.
     problemsPerStep: ({ records, batch }) => (records === undefined ? batch : 1),
-    rowLength: (tokenizer, problem, { records }) =>
-      records === undefined ? sftRowLength(tokenizer, problem) : promptAndToken(tokenizer, problem),
+    rowLength: (tokenizer, problem, { records, rounds, style = "default" }, task) => {
+      if (records !== undefined) return promptAndToken(tokenizer, problem);
+      return rounds === undefined
+        ? sftRowLength(tokenizer, problem)
+        : sftRoundLength(tokenizer, problem, { rounds, style }, task);
+    },
     quality: { loss: "lower" },
     run: sft,
   }),
-  grpo: method({
-    name: "grpo",
-    settings: grpoSettings,
+  motif: method({
+    name: "motif",
+    settings: motifSettings,
     generates: true,
     problemsPerStep: (settings) => settings.prompts,
-    rowLength: promptAndToken,
+    rowLength: roundsRowLength,
+    shortens: ["maxTokens", "progressTokens"],
     quality: { reward: "higher", solveRate: "higher" },
-    run: grpo,
+    run: motif,
   }),
+  grpo: groupMethod("grpo"),
+  "dr-grpo": groupMethod("dr-grpo"),
+  dapo: groupMethod("dapo"),
+  gspo: groupMethod("gspo"),
+  cispo: groupMethod("cispo"),
+  rloo: groupMethod("rloo"),
+  "reinforce++": groupMethod("reinforce++"),
+  reinforce: groupMethod("reinforce"),
   reft: method({
     name: "reft",
     settings: reftSettings,

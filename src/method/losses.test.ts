@@ -4,7 +4,7 @@ import { treeArbitrary } from "../../test/trees.ts";
 import type { Loss, Scores } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import { leaves, pathTo } from "../forest/walk.ts";
-import { cispo, clippedValue, crossEntropy, grpoLoss, importanceSampling, k1, ppo, ppoValue } from "./losses.ts";
+import { cispo, clippedValue, crossEntropy, gspo, importanceSampling, k1, ppo, ppoValue, withKl } from "./losses.ts";
 
 /** One token as it stands on one path, in double precision: what the definitions are written over. */
 interface Token {
@@ -30,7 +30,7 @@ const definitions: [Loss, Definition][] = [
   [ppo({ low: LOW, high: HIGH }), clippedSurrogate],
   [cispo({ low: LOW, high: HIGH }), (lp, { q, A, w }, stopped) => -clip(r(stopped, q)) * lp * w * A],
   [
-    grpoLoss({ clip: { low: LOW, high: HIGH }, beta: BETA }),
+    withKl(ppo({ low: LOW, high: HIGH }), BETA),
     (lp, token) => {
       const kl = Math.exp(token.ref - lp) - (token.ref - lp) - 1;
       return clippedSurrogate(lp, token, lp) + token.w * BETA * kl;
@@ -236,10 +236,14 @@ describe("metrics and errors", () => {
       config: { clip_low_threshold: 0.8, clip_high_threshold: 1.2 },
       scope: "tree",
     });
-    expect([crossEntropy(), importanceSampling(), cispo({ low: 0, high: 4 })].map((loss) => loss.name)).toEqual([
+    const clip = { low: 0, high: 4 };
+    const others = [crossEntropy(), importanceSampling(), cispo(clip), gspo(clip), withKl(gspo(clip), 1)];
+    expect(others.map((loss) => loss.name)).toEqual([
       "cross_entropy",
       "importance_sampling",
       "cispo",
+      "gspo",
+      "gspo_kl",
     ]);
   });
 });

@@ -63,24 +63,85 @@ export function cispo(clip: ClipThresholds): Loss {
 }
 
 /**
- * Sum of -min(r A, clip(r, low, high) A) + w beta k3: GRPO's objective (DeepSeekMath, arXiv 2402.03300, eq. 3 and 4), where
- * `advantages` is already multiplied by the token's weight w and `weights` is w, for the penalty has no advantage.
- * Reads `refLogprobs`.
+ * Sum of -min(s A, clip(s, low, high) A), where all tokens of a response share the ratio s = exp(mean of lp - q over them): GSPO (arXiv
+ * 2507.18071, eq. 5 and 7). Its gradient in a token's lp is s A within the bounds: that of the sum where w A is one number a response, and
+ * GSPO-token's (eq. 15) where tokens have advantages of their own. A response is a segment's tokens with `weights` other than 0, which all of its
+ * tokens must have for their log-probs to be computed; one that continues another such segment is a UserError.
  */
-export function grpoLoss(settings: { clip: ClipThresholds; beta: number }): Loss {
-  const { clip, beta } = settings;
-  return tokenLoss("grpo", { ...clipConfig(clip), beta }, (segment, i, lp) => {
-    const { up, down } = advantagesOf(segment, i);
-    const weight = segment.fields.weights?.[i] ?? 0;
-    if (weight === 0 && up === 0 && down === 0) return null;
-    const ratio = Math.exp(lp - oldLogprob(segment, i));
-    const surrogate = clippedSurrogate(ratio, up, down, clip);
-    const [kl, klGradient] = k3(lp, required(segment.fields.refLogprobs, "the field refLogprobs")[i]);
-    return {
-      term: [surrogate.term[0] + weight * beta * kl, surrogate.term[1] + weight * beta * klGradient],
-      metrics: { ratio, clipped: surrogate.clipped, kl },
-    };
+export function gspo(clip: ClipThresholds): Loss {
+  const fn = (trees: Tree[], now: Scores[]): LossResult => {
+    let loss = 0;
+    const metrics = { tokens: 0, ratio: 0, clipped: 0 };
+    const grads = trees.map((tree, t) => ({
+      logprobs: tree.segments.map((segment, s) => {
+        const gradient = new Float32Array(segment.tokens.length);
+        const lps = now[t].logprobs[s];
+        const ratio = sequenceRatio(tree, segment, lps);
+        if (ratio === undefined) return gradient;
+        for (let i = 0; i < gradient.length; i++) {
+          const { up, down } = advantagesOf(segment, i);
+          if (up === 0 && down === 0) continue;
+          const { term, clipped } = clippedSurrogate(ratio, up, down, clip);
+          loss += term[0];
+          gradient[i] = term[1];
+          metrics.tokens++;
+          metrics.ratio += ratio;
+          metrics.clipped += clipped;
+        }
+        return gradient;
+      }),
+    }));
+    return { loss, grads, metrics };
+  };
+  return { name: "gspo", config: clipConfig(clip), scope: "tree", fn };
+}
+
+/** exp of the mean log ratio of a segment's tokens that have a weight; undefined where none has one. */
+function sequenceRatio(tree: Tree, segment: Segment, lps: Float32Array): number | undefined {
+  const { weights, advantages, advantagesUp, advantagesDown } = segment.fields;
+  if (weights === undefined || weights.every((weight) => weight === 0)) {
+    if ([advantages, advantagesUp, advantagesDown].some((field) => field?.some((value) => value !== 0))) {
+      throw new UserError(`tree ${tree.id}: a ratio of whole responses needs the field weights on all of their tokens`);
+    }
+    return undefined;
+  }
+  for (let above = segment.parent; above >= 0; above = tree.segments[above].parent) {
+    if (tree.segments[above].fields.weights?.some((weight) => weight !== 0)) {
+      throw new UserError(
+        `tree ${tree.id}: a ratio of whole responses needs each of them in one segment, and here one continues another`,
+      );
+    }
+  }
+  let sum = 0;
+  let count = 0;
+  weights.forEach((weight, i) => {
+    if (weight === 0) return;
+    sum += lps[i] - oldLogprob(segment, i);
+    count++;
   });
+  return Math.exp(sum / count);
+}
+
+/**
+ * A surrogate plus the sum of w beta k3 (DeepSeekMath, arXiv 2402.03300, eq. 3 and 4), where `weights` is each token's weight w in the mean, which
+ * the surrogate's advantages hold already. Reads `refLogprobs`. Adds the metric `kl`, a sum over the tokens with weight.
+ */
+export function withKl(surrogate: Loss, beta: number): Loss {
+  const penalty = tokenLoss("k3", {}, (segment, i, lp) => {
+    const weight = segment.fields.weights?.[i] ?? 0;
+    if (weight === 0) return null;
+    const [kl, slope] = k3(lp, required(segment.fields.refLogprobs, "the field refLogprobs")[i]);
+    return { term: [weight * beta * kl, weight * beta * slope], metrics: { kl } };
+  });
+  const fn = (trees: Tree[], now: Scores[]): LossResult => {
+    const [of, by] = [surrogate.fn(trees, now), penalty.fn(trees, now)];
+    const grads = of.grads.map(({ logprobs = [] }, t) => ({
+      logprobs: logprobs.map((part, s) => part.map((g, i) => g + (by.grads[t].logprobs?.[s][i] ?? 0))),
+    }));
+    return { loss: of.loss + by.loss, grads, metrics: { ...by.metrics, ...of.metrics } };
+  };
+  const { name, config, scope } = surrogate;
+  return { name: name === "ppo" ? "grpo" : `${name}_kl`, config: { ...config, beta }, scope, fn };
 }
 
 /**

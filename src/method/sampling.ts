@@ -3,10 +3,10 @@ import { encodePrompt } from "../task/prompt.ts";
 import type { Problem } from "../task/types.ts";
 import type { Stage, Step } from "./stage.ts";
 
-/** A step's problems as questions; a tree is named by stage, step and place. */
-export function questionsOf(stage: Stage, step: Step, problems: Problem[]): Question[] {
+/** A step's problems as questions; a tree is named by stage, step and place, which counts from `first`. */
+export function questionsOf(stage: Stage, step: Step, problems: Problem[], first = 0): Question[] {
   return problems.map((problem, q) => ({
-    id: `${stage.name}/${step.index}/${q}`,
+    id: `${stage.name}/${step.index}/${first + q}`,
     problem: problem.id,
     prompt: encodePrompt(stage.tokenizer, problem),
     key: step.key(problem),

@@ -6,7 +6,7 @@ import { LocalEngine } from "../engine/local/index.ts";
 import type { Loss, Model } from "../engine/types.ts";
 import type { Forest, Segment, Tree } from "../forest/types.ts";
 import { createTask } from "../task/create.ts";
-import type { Problem, Reward } from "../task/types.ts";
+import type { Problem, Reward, RoundsDefinition } from "../task/types.ts";
 import { selection, selftrain, selftrainSettings } from "./selftrain.ts";
 import { sft, sftSettings } from "./sft.ts";
 
@@ -16,10 +16,16 @@ const tiny = (seed = 3) => engine.create({ base: "tiny", train: "full", vocabula
 
 async function run(
   settings: Record<string, unknown>,
-  o: { steps?: number; train?: Problem[]; reward?: (p: Problem, response: string) => Reward; model?: Model } = {},
+  o: {
+    steps?: number;
+    train?: Problem[];
+    reward?: (p: Problem, response: string) => Reward;
+    model?: Model;
+    rounds?: RoundsDefinition;
+  } = {},
 ) {
   const { steps = 1, train = problems, reward = repeats, model = await tiny() } = o;
-  const task = createTask({ name: "letters", splits: { train }, reward });
+  const task = createTask({ name: "letters", splits: { train }, reward, rounds: o.rounds });
   const { stage, recorded } = await memoryStage({ model, task, steps, lr: 3e-3 });
   await selftrain(
     stage,
@@ -68,7 +74,7 @@ describe("which samples are kept", () => {
             const firsts = right.filter((text, i) => right.findIndex((other) => other.trim() === text.trim()) === i);
             expect(selected[g].problem).toBe(`p${g}`);
             expect(selected[g].unique).toBe(firsts.length);
-            expect(selected[g].kept.map(textOf)).toEqual(firsts.slice(0, keep));
+            expect(selected[g].kept.map(([{ target }]) => textOf(target))).toEqual(firsts.slice(0, keep));
             expect([...selected[g].texts]).toEqual(firsts.slice(0, keep).map((text) => text.trim()));
           });
         },
@@ -209,5 +215,50 @@ describe("SFT on accepted demonstrations", () => {
 
   test("none accepted is an error", async () => {
     await expect(train(() => 0)).rejects.toThrow(/task letters accepts none of \d problems' demonstrations/);
+  });
+
+  test("in rounds: every round of a chain that ends right is an example, of others none", async () => {
+    const trained: string[] = [];
+    const inner = await tiny();
+    const model: Model = Object.assign(Object.create(inner), {
+      forwardBackward(forest: Forest, loss: Loss) {
+        trained.push(...forest.map(({ segments: [prompt, target] }) => `${prompt.tokens} ${target.tokens}`));
+        return inner.forwardBackward(forest, loss);
+      },
+    });
+    // A round is handed the letter with which the one before began.
+    const rounds: RoundsDefinition = {
+      prompt: ({ answer }, _, __, progress) => ({
+        text: progress === undefined ? `${answer}?` : `${answer}${progress}?`,
+      }),
+      progress: (response) => response[0],
+      final: (response) => response.startsWith("!"),
+    };
+    const { sampling } = await run({ rounds: 3, adaptive: true, restart: "stage-start", keep: 99 }, { steps: 20, model, rounds }); // prettier-ignore
+    const trees = sampling.flatMap(({ kept }) => kept);
+    const byId = new Map(trees.map((tree) => [tree.id, tree]));
+    const caused = new Set(trees.flatMap(({ cause }) => (cause ? [`${cause.tree}/${cause.segment}`] : [])));
+    const [right, wrong] = [new Set<string>(), new Set<string>()];
+    for (const tree of trees) {
+      tree.segments.slice(1).forEach((end, i) => {
+        if (caused.has(`${tree.id}/${i + 1}`)) return expect(end.outcome).toBeUndefined();
+        const rows: string[] = [];
+        let at: { tree: string; segment: number } | undefined = { tree: tree.id, segment: i + 1 };
+        for (; at !== undefined; at = byId.get(at.tree)?.cause) {
+          const { segments } = byId.get(at.tree) ?? tree;
+          rows.push(`${segments[0].tokens} ${segments[at.segment].tokens}`);
+        }
+        for (const row of rows) (end.outcome?.reward === 1 ? right : wrong).add(row);
+      });
+    }
+    expect(right.size).toBeGreaterThan(6);
+    for (const row of trained) expect(right).toContain(row);
+    expect(trained.filter((row) => wrong.has(row) && !right.has(row))).toEqual([]);
+    expect(new Set(trained.map((row) => row.split(" ")[0].split(",").length))).toEqual(new Set([2, 3]));
+  });
+
+  test("rounds and whole demonstrations do not go together", () => {
+    expect(() => selftrainSettings.parse({ rounds: 3 })).toThrow(/set demonstrations = 0/);
+    expect(selftrainSettings.parse({ rounds: 3, demonstrations: 0 }).rounds).toBe(3);
   });
 });

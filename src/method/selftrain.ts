@@ -1,41 +1,55 @@
 import { z } from "zod";
 import { sequenceTree } from "../forest/build.ts";
-import type { Forest, Segment } from "../forest/types.ts";
+import type { Forest, Segment, Tree } from "../forest/types.ts";
 import { UserError } from "../errors.ts";
 import type { Tokenizer } from "../model/types.ts";
+import { continueRounds, encodeRound } from "../rollout/rounds.ts";
 import { sampleGroups } from "../rollout/single.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import { solved } from "../task/solved.ts";
-import type { Problem } from "../task/types.ts";
+import { ROUND_STYLES } from "../task/rounds.ts";
+import type { Problem, Task } from "../task/types.ts";
 import { demonstrationTree } from "./demonstrations.ts";
 import { rewardMetrics, sampleMetrics } from "./diagnostics.ts";
 import { sftRowLength, supervisedUpdate } from "./sft.ts";
 import { questionsOf } from "./sampling.ts";
-import type { DataStage } from "./stage.ts";
+import { roundsRowLength } from "./motif.ts";
+import type { DataStage, Step } from "./stage.ts";
 import { optimizerSettings } from "./update.ts";
 
 /** Defaults are those of ReFT's offline self-training (arXiv 2401.08967, section 4.2, and its scripts). */
-export const selftrainSettings = z.strictObject({
-  /** Problems a step of sampling. */
-  prompts: z.int().positive().default(8),
-  /** Samples a problem. */
-  samples: z.int().positive().default(100),
-  temperature: z.number().positive().default(1),
-  maxTokens: z.int().positive().default(1024),
-  topP: z.number().positive().max(1).default(1),
-  topK: z.int().min(0).default(50),
-  /** Sampling stops after the step that brings it to so many generated tokens; problems not reached have no samples. */
-  sampleTokens: z.int().positive().optional(),
-  /** Correct responses of a problem, all different, that are trained on at most. */
-  keep: z.int().positive().default(10),
-  /** How often each demonstration stands among the examples: 0 for never, 2 as in the authors' data. */
-  demonstrations: z.int().min(0).max(2).default(1),
-  /** The weights that are trained: the base's, or those that the samples came from. */
-  restart: z.enum(["base", "stage-start"]).default("base"),
-  /** Examples a step of training. */
-  batch: z.int().positive().default(48),
-  ...optimizerSettings({ lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
-});
+export const selftrainSettings = z
+  .strictObject({
+    /** Problems a step of sampling. */
+    prompts: z.int().positive().default(8),
+    /** Samples a problem. */
+    samples: z.int().positive().default(100),
+    temperature: z.number().positive().default(1),
+    maxTokens: z.int().positive().default(1024),
+    topP: z.number().positive().max(1).default(1),
+    topK: z.int().min(0).default(50),
+    /** Sampling stops after the step that brings it to so many generated tokens; problems not reached have no samples. */
+    sampleTokens: z.int().positive().optional(),
+    /** Correct responses of a problem, all different, that are trained on at most. */
+    keep: z.int().positive().default(10),
+    /** How often each demonstration stands among the examples: 0 for never, 2 as in the authors' data. */
+    demonstrations: z.int().min(0).max(2).default(1),
+    /** The weights that are trained: the base's, or those that the samples came from. */
+    restart: z.enum(["base", "stage-start"]).default("base"),
+    /** Examples a step of training. */
+    batch: z.int().positive().default(48),
+    /** Answers in so many rounds, `maxTokens` each; every round of an answer that is right at the end is an example. */
+    rounds: z.int().min(2).optional(),
+    /** In rounds: a response that states its final answer ends the question. */
+    adaptive: z.boolean().optional(),
+    style: z.enum(ROUND_STYLES).optional(),
+    progressTokens: z.int().positive().optional(),
+    ...optimizerSettings({ lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
+  })
+  .refine((s) => s.rounds === undefined || s.demonstrations === 0, {
+    path: ["demonstrations"],
+    error: "demonstrations are whole answers, and these are answered in rounds; set demonstrations = 0",
+  });
 export type SelftrainSettings = z.infer<typeof selftrainSettings>;
 
 /**
@@ -43,7 +57,7 @@ export type SelftrainSettings = z.infer<typeof selftrainSettings>;
  * fine-tuned on the answers that are right, beside the demonstrations (rejection-sampling fine-tuning; ReFT's "Offline-ST").
  */
 export async function selftrain(stage: DataStage, settings: SelftrainSettings): Promise<void> {
-  const { model, tokenizer, task } = stage;
+  const { model, tokenizer } = stage;
   const textOf = (tokens: Int32Array) => tokenizer.decode(tokens);
 
   if (settings.demonstrations > 0 && stage.source.size === Infinity) {
@@ -55,28 +69,22 @@ export async function selftrain(stage: DataStage, settings: SelftrainSettings): 
   // 1. Sample responses to the training questions, and grade them.
   for await (const step of stage.sampling({ problems: settings.prompts, generatedTokens: settings.sampleTokens })) {
     const problems = step.problems(settings.prompts);
-    const questions = questionsOf(stage, step, problems);
-    const { forest, responses } = await step.time("sample", () =>
-      sampleGroups(model, questions, { ...settings, stop: task.stop }),
-    );
-    const items = problems.flatMap((problem, q) => responses[q].map((response) => ({ problem, response })));
-    const grades = await step.time("grade", () => step.grade(items));
-    forest.forEach((tree, q) =>
-      tree.segments.slice(1).forEach((leaf, i) => {
-        const { reward, parts } = grades[q * settings.samples + i];
-        leaf.outcome = { ...parts, reward };
-      }),
-    );
+    const { forest, answers } = await step.time("sample", () => sampled(stage, step, problems, settings));
+    const grades = await step.time("grade", () => step.grade(answers));
+    answers.forEach(({ end }, i) => {
+      const { reward, parts } = grades[i];
+      end.outcome = { ...parts, reward };
+    });
     step.log({ ...rewardMetrics(grades), ...sampleMetrics(forest), ...countOf(selection(forest, textOf, settings)) });
     step.keep(forest);
   }
 
   // 2. Keep correct responses, up to so many different ones a question, and add the demonstrations.
-  const sampled = stage.sampled();
-  if (sampled === undefined) return;
+  const kept = stage.sampled();
+  if (kept === undefined) return;
   let samplingSteps = 0;
   const selected: Selected[] = [];
-  for (const forest of sampled) {
+  for (const forest of kept) {
     selected.push(...selection(forest, textOf, settings));
     samplingSteps++;
   }
@@ -104,41 +112,113 @@ export async function selftrain(stage: DataStage, settings: SelftrainSettings): 
   }
 }
 
+interface Answer {
+  problem: Problem;
+  response: string;
+  /** The segment that it ends with. */
+  end: Segment;
+}
+
+/** Samples of each question, in one go or in rounds, and what they answer. */
+async function sampled(
+  stage: DataStage,
+  step: Step,
+  problems: Problem[],
+  settings: SelftrainSettings,
+): Promise<{ forest: Forest; answers: Answer[] }> {
+  const { model, task } = stage;
+  const sampling = { ...settings, stop: task.stop };
+  const { rounds, adaptive = false, style = "default" } = settings;
+  const asked = questionsOf(stage, step, problems);
+  if (rounds === undefined) {
+    const { forest, responses } = await sampleGroups(model, asked, sampling);
+    const answers = problems.flatMap((problem, q) =>
+      responses[q].map((response, i) => ({ problem, response, end: forest[q].segments[i + 1] })),
+    );
+    return { forest, answers };
+  }
+  const inRounds = { ...sampling, rounds, adaptive, style };
+  const questions = asked.map((question, q) => ({
+    ...question,
+    prompt: encodeRound(model, task, problems[q], 1, inRounds).prompt,
+  }));
+  const { forest, responses } = await sampleGroups(model, questions, sampling);
+  const firsts = questions.flatMap(({ id, key }, q) =>
+    responses[q].map((text, i) => ({ problem: problems[q], tree: id, segment: i + 1, text, key: `${key}/${i}` })),
+  );
+  const { forest: later, chains } = await continueRounds(model, task, firsts, 1, inRounds);
+  const trees = new Map([...forest, ...later].map((tree) => [tree.id, tree]));
+  const answers = chains.map(({ first, rounds: rest }): Answer => {
+    const { problem, tree, segment, text } = firsts[first];
+    const last = rest.at(-1) ?? { tree, segment };
+    const end = trees.get(last.tree)?.segments[last.segment];
+    if (end === undefined) throw new Error(`tree ${last.tree} has no segment ${last.segment}`);
+    return { problem, response: rest.at(-1)?.sample.text ?? text, end };
+  });
+  return { forest: [...trees.values()], answers };
+}
+
+/** A prompt and what is trained to follow it, its end included. */
+interface Example {
+  problem: string;
+  prompt: Int32Array;
+  target: Int32Array;
+  /** 0 where a token is out of the loss; all are in it when absent. */
+  weights?: Float32Array;
+}
+
 /** What is left of a question's samples. */
 export interface Selected {
   problem: string;
-  prompt: Int32Array;
-  /** How many different correct responses there were. */
+  /** How many different correct answers there were. */
   unique: number;
-  /** The first of them, tokens as they were sampled. */
-  kept: Int32Array[];
+  /** The first of them, tokens as they were sampled: an example for each of an answer's rounds. */
+  kept: Example[][];
   /** Their texts without blanks at the ends. */
   texts: Set<string>;
 }
 
 /**
- * Of each question's samples (segments 1 to n, graded) the correct ones, in the order they were drawn; of those with the same
- * text, blanks at its ends aside, the first; of these the first `keep`.
+ * Of each question's samples (graded where they end) the correct ones, in the order they were drawn; of those with the same text, blanks at its
+ * ends aside, the first; of these the first `keep`. A question begins with a tree without a `cause`; later rounds follow by theirs.
  */
 export function selection(
   forest: Forest,
   textOf: (tokens: Int32Array) => string,
   { keep }: { keep: number },
 ): Selected[] {
-  return forest.map(({ problem, segments: [prompt, ...samples] }) => {
-    const unique = new Map<string, Int32Array>();
-    for (const { tokens } of samples.filter(isCorrect)) {
-      const text = textOf(tokens).trim();
-      if (!unique.has(text)) unique.set(text, tokens);
-    }
-    const kept = [...unique].slice(0, keep);
-    return {
-      problem,
-      prompt: prompt.tokens,
-      unique: unique.size,
-      kept: kept.map(([, tokens]) => tokens),
-      texts: new Set(kept.map(([text]) => text)),
-    };
+  const place = ({ tree, segment }: { tree: string; segment: number }) => `${tree}/${segment}`;
+  const next = new Map(
+    forest.flatMap((tree) => (tree.cause === undefined ? [] : [[place(tree.cause), tree] as const])),
+  );
+  return forest
+    .filter(({ cause }) => cause === undefined)
+    .map((first) => {
+      const unique = new Map<string, Example[]>();
+      for (const rows of answersBelow(first, (segment, tree) => next.get(place({ tree, segment })))) {
+        const text = rows.map(({ target }) => textOf(target).trim()).join("\n");
+        if (!unique.has(text)) unique.set(text, rows);
+      }
+      const kept = [...unique].slice(0, keep);
+      return {
+        problem: first.problem,
+        unique: unique.size,
+        kept: kept.map(([, rows]) => rows),
+        texts: new Set(kept.map(([text]) => text)),
+      };
+    });
+}
+
+/** The rows of each correct answer that begins in a tree; `next` gives the tree that a segment caused. */
+function answersBelow(
+  { id, problem, segments: [prompt, ...samples] }: Tree,
+  next: (segment: number, tree: string) => Tree | undefined,
+): Example[][] {
+  return samples.flatMap((sample, i): Example[][] => {
+    const row = { problem, prompt: prompt.tokens, target: sample.tokens };
+    const later = next(i + 1, id);
+    if (later !== undefined) return answersBelow(later, next).map((rest) => [row, ...rest]);
+    return isCorrect(sample) ? [[row]] : [];
   });
 }
 
@@ -154,17 +234,7 @@ function countOf(selected: Selected[]): Record<string, number> {
   };
 }
 
-/** A prompt and what is trained to follow it, its end included. */
-interface Example {
-  problem: string;
-  prompt: Int32Array;
-  target: Int32Array;
-  /** 0 where a token is out of the loss; all are in it when absent. */
-  weights?: Float32Array;
-}
-
-const examplesOf = ({ problem, prompt, kept }: Selected): Example[] =>
-  kept.map((target) => ({ problem, prompt, target }));
+const examplesOf = ({ kept }: Selected): Example[] => kept.flat();
 
 /** Every demonstration `times` over, once less where a response with its text is kept. */
 function demonstrationExamples({ source, model }: DataStage, selected: Selected[], times: number): Example[] {
@@ -185,7 +255,15 @@ function demonstrationExamples({ source, model }: DataStage, selected: Selected[
 }
 
 /** Tokens of the longest row that a problem makes for certain. */
-export function selftrainRowLength(tokenizer: Tokenizer, problem: Problem, settings: SelftrainSettings): number {
+export function selftrainRowLength(
+  tokenizer: Tokenizer,
+  problem: Problem,
+  settings: SelftrainSettings,
+  task: Task,
+): number {
+  const { rounds, style = "default" } = settings;
+  if (rounds !== undefined)
+    return roundsRowLength(tokenizer, problem, { ...settings, rounds, style, adaptive: false }, task);
   const demonstrated = settings.demonstrations > 0 && (problem.demonstrations ?? []).length > 0;
   return demonstrated ? sftRowLength(tokenizer, problem) : encodePrompt(tokenizer, problem).length + 1;
 }

@@ -5,7 +5,8 @@ import type { Model } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt, encodeResponse } from "../task/prompt.ts";
-import type { Problem } from "../task/types.ts";
+import { ROUND_STYLES, roundDemonstrations, type RoundWording } from "../task/rounds.ts";
+import type { Problem, Task } from "../task/types.ts";
 import { AcceptedDemonstrations, demonstrationPieces, demonstrationsOf, demonstrationTree } from "./demonstrations.ts";
 import { crossEntropy } from "./losses.ts";
 import { layoutOf, parseRecords, recordProblems } from "./records.ts";
@@ -13,23 +14,37 @@ import type { DataStage, Step } from "./stage.ts";
 import { accumulate, adam, optimizerSettings } from "./update.ts";
 
 /** Defaults are those of ReFT's warm-up (arXiv 2401.08967). */
-export const sftSettings = z.strictObject({
-  /** Problems a step. */
-  batch: z.int().positive().default(48),
-  /** Trains on those demonstrations alone whose answer the task's reward accepts. */
-  accepted: z.boolean().default(false),
-  /** Trains on records in place of the problems' demonstrations: the name of an earlier rftt-data stage, or a file or folder of records. */
-  records: z.string().min(1).optional(),
-  ...optimizerSettings({ lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
-});
+export const sftSettings = z
+  .strictObject({
+    /** Problems a step. */
+    batch: z.int().positive().default(48),
+    /** Trains on those demonstrations alone whose answer the task's reward accepts. */
+    accepted: z.boolean().default(false),
+    /** Trains on records in place of the problems' demonstrations: the name of an earlier rftt-data stage, or a file or folder of records. */
+    records: z.string().min(1).optional(),
+    /** Trains on rounds of demonstrations, so many each, in place of whole ones. */
+    rounds: z.int().min(2).optional(),
+    /** How they are worded, where the task does not say. */
+    style: z.enum(ROUND_STYLES).optional(),
+    ...optimizerSettings({ lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
+  })
+  .refine((s) => !(s.accepted && s.rounds !== undefined), {
+    path: ["accepted"],
+    error: "a round states no final answer that could be accepted; leave accepted or rounds out",
+  })
+  .refine((s) => s.records === undefined || (!s.accepted && s.rounds === undefined), {
+    path: ["records"],
+    error: "records take the place of demonstrations; leave accepted and rounds out",
+  });
 export type SftSettings = z.infer<typeof sftSettings>;
 
 /** What `supervisedUpdate` reads of a method's settings. */
-type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "records">;
+type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "records" | "rounds" | "style">;
 
 /**
  * Supervised fine-tuning on demonstrations: minimises the mean over the batch's response tokens of -log p(token | prompt,
- * response so far). A problem with several demonstrations shows one of them at each visit, drawn from the step's random stream.
+ * response so far). A problem with several demonstrations (or rounds of one) shows one of them at each visit, drawn from the step's random
+ * stream.
  */
 export async function sft(stage: DataStage, settings: SftSettings): Promise<void> {
   if (settings.records !== undefined) return imitateRecords(stage, settings, settings.records);
@@ -42,8 +57,13 @@ export async function sft(stage: DataStage, settings: SftSettings): Promise<void
         ? take(settings.batch).map((problem) => ({ problem, demonstrations: demonstrationsOf(problem) }))
         : await step.time("grade", () => accepted.next(take, settings.batch));
     const batch = shown.map(({ problem, demonstrations }, i) => {
-      const demonstration = pick(demonstrations, step.key(problem));
-      return demonstrationTree(stage.model, `${stage.name}/${step.index}/${i}`, problem, demonstration);
+      const id = `${stage.name}/${step.index}/${i}`;
+      const { rounds, style = "default" } = settings;
+      if (rounds === undefined) {
+        return demonstrationTree(stage.model, id, problem, pick(demonstrations, step.key(problem)));
+      }
+      const { prompt, response } = pick(roundDemonstrations(stage.task, problem, { rounds, style }), step.key(problem));
+      return demonstrationTree(stage.model, id, { ...problem, prompt }, response);
     });
     await supervisedUpdate(stage.model, step, batch, settings);
   }
@@ -101,7 +121,15 @@ export function sftRowLength(tokenizer: Tokenizer, problem: Problem): number {
 const demonstrationLength = (tokenizer: Tokenizer, problem: Problem, text: string): number =>
   demonstrationPieces(problem, text).reduce((sum, piece) => sum + encodeResponse(tokenizer, piece.text).length, 0);
 
+/** The same of its rounds. */
+export function sftRoundLength(tokenizer: Tokenizer, problem: Problem, wording: RoundWording, task: Task): number {
+  const lengths = roundDemonstrations(task, problem, wording).map(({ prompt, response }) =>
+    sftRowLength(tokenizer, { ...problem, prompt, demonstrations: [response] }),
+  );
+  return Math.max(...lengths);
+}
+
 /** One of a problem's demonstrations, drawn from the random stream that `key` names. */
-export function pick(demonstrations: string[], key: string): string {
+export function pick<T>(demonstrations: readonly T[], key: string): T {
   return demonstrations[Math.floor(uniform(hashKey(`${key}/demonstration`), 0, 0) * demonstrations.length)];
 }

@@ -19,6 +19,8 @@ export interface Stage {
   readonly task: Task;
   /** The weights with which the stage began, frozen; the same in a resumed stage. Asked for before the first step, if at all. */
   startPolicy(): Promise<Policy>;
+  /** Numbers that a method carries from one step to the next. Empty when the stage begins; a checkpoint holds them. */
+  readonly memory: Record<string, number>;
   steps(): AsyncIterable<Step>;
 }
 
@@ -33,6 +35,16 @@ export interface StoredSample {
 export interface RecordLine {
   place: string;
   value: unknown;
+}
+
+/** A response to be graded. */
+export interface GradedItem {
+  problem: Problem;
+  response: string;
+  /** Names its verdict, with `turn`, among those of the step's responses to this problem; absent: its position. */
+  sample?: number;
+  /** Of an answer that takes several: a round, from 1. */
+  turn?: number;
 }
 
 /** What a method sees that chooses by itself what it trains on. */
@@ -85,7 +97,7 @@ export interface Step {
   /** Names the random stream of what is sampled for a problem in this step. */
   key(problem: Problem): string;
   /** Grades responses through the run's journal of verdicts. */
-  grade(items: { problem: Problem; response: string }[]): Promise<Grade[]>;
+  grade(items: GradedItem[]): Promise<Grade[]>;
   /** Numbers for metrics.jsonl and the progress view. Later calls add to earlier ones. */
   log(metrics: Record<string, number>): void;
   /** Samples for rollouts/. */

@@ -30,8 +30,14 @@ export function optimizerSettings(defaults: OptimizerDefaults) {
   };
 }
 
+/** What a method's updates read of its settings. */
+export interface OptimizerSettings extends OptimizerDefaults {
+  tokensLr?: number;
+  microBatch?: number;
+}
+
 /** What `optimStep` is asked for at this learning rate. */
-export function adam(settings: OptimizerDefaults & { tokensLr?: number }, lr: number): OptimSettings {
+export function adam(settings: OptimizerSettings, lr: number): OptimSettings {
   const { betas, eps, weightDecay, maxGradNorm, tokensLr } = settings;
   const body = { lr, betas, eps, weightDecay };
   const tokens = tokensLr !== undefined && { tokens: { ...body, lr: (lr / settings.lr) * tokensLr } };

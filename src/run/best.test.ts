@@ -9,6 +9,7 @@ const stateAt = (stage: number, step: number, totalSteps: number): RunState => (
   totalSteps,
   samplingSteps: 0,
   cursor: 0,
+  memory: {},
   counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 },
   engineSeconds: 0,
   atStageStart: { generated: 0, engineSeconds: 0 },

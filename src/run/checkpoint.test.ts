@@ -33,6 +33,7 @@ const stateAt = (step: number): RunState => ({
   totalSteps: step,
   samplingSteps: 0,
   cursor: 8 * step,
+  memory: { rewards: 0.1 * step },
   counts: { generated: 100 * step, prefilled: 0, scored: 0, trained: 7 },
   engineSeconds: 0.1 + 0.2,
   atStageStart: { generated: 0, engineSeconds: 0 },

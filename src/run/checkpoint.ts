@@ -33,6 +33,8 @@ export const runStateSchema = z.strictObject({
   samplingSteps: count.default(0),
   /** Training problems that the stage has handed out; once it trains on items of its own, those items. */
   cursor: count,
+  /** What its method carries from one step to the next. */
+  memory: z.record(z.string(), z.number()).default({}),
   /** Tokens counted since the run began. */
   counts: countsSchema,
   engineSeconds: z.number().nonnegative(),

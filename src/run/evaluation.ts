@@ -6,9 +6,11 @@ import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { chunkProblems } from "../eval/evaluate.ts";
 import type { EvaluationSettings } from "../eval/report.ts";
+import { roundOptions } from "../eval/rounds.ts";
 import { type EvaluatedSample, readSamples } from "../eval/samples.ts";
 import { STRATEGIES } from "../grade/index.ts";
 import { GRADING_MODES } from "../task/grading.ts";
+import { ROUND_STYLES } from "../task/rounds.ts";
 import { parseStrict } from "../strict.ts";
 import type { Problem } from "../task/types.ts";
 import { diskError, replaceFile, writeAll } from "./disk.ts";
@@ -30,6 +32,9 @@ const recordSchema = z.strictObject({
   n: z.int().positive(),
   temperature: z.number().nonnegative().optional(),
   maxTokens: z.int().positive().optional(),
+  rounds: z
+    .strictObject({ ...roundOptions, rounds: z.int(), adaptive: z.boolean(), style: z.enum(ROUND_STYLES) })
+    .optional(),
   seed: z.int().nonnegative().optional(),
   /** Digests of the model's files and of the problems as they were asked. */
   weights: z.string(),

@@ -4,13 +4,16 @@ import type { Model, TokenCounts } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import { checkGolds, evaluate, takeProblems } from "../eval/evaluate.ts";
 import { type EvaluationSettings, gradingSettings, reportOf } from "../eval/report.ts";
+import { evaluationRounds } from "../eval/rounds.ts";
+import { checkRoundBudgets } from "../rollout/rounds.ts";
 import { responseRoom } from "../rollout/single.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Problem, Task } from "../task/types.ts";
 import type { RunState } from "./checkpoint.ts";
 import { appendEvaluation, cutBackEvaluations } from "./curve.ts";
 import { EvaluationFile } from "./evaluation.ts";
-import type { EvaluationRecipe, StageRecipe } from "./recipe.ts";
+import type { EvaluationRecipe } from "./evaluation-recipe.ts";
+import type { StageRecipe } from "./recipe.ts";
 
 /** Greedy evaluation between the steps of a run. It has random streams and files of its own, and leaves the model as it found it. */
 export class Evaluator {
@@ -24,7 +27,9 @@ export class Evaluator {
     this.task = task;
     this.problems = problems;
     const { split, maxTokens } = recipe;
-    this.settings = { split, ...gradingSettings(task), n: 1, temperature: 0, maxTokens, seed };
+    const rounds = evaluationRounds(recipe, (key) => `eval.${key}`);
+    const asked = { n: 1, temperature: 0, maxTokens, ...(rounds && { rounds }), seed };
+    this.settings = { split, ...gradingSettings(task), ...asked };
   }
 
   /** Reads and checks the problems; undefined where the recipe has no evaluation. */
@@ -44,9 +49,14 @@ export class Evaluator {
     return new Evaluator(recipe, seed, task, problems);
   }
 
-  /** Throws a UserError for a prompt that leaves no room for a response. */
+  /** Throws a UserError for a prompt that leaves no room for a response, and for rounds whose budgets cannot fit. */
   check(model: Model): void {
+    const { rounds } = this.settings;
     for (const problem of this.problems) {
+      if (rounds !== undefined) {
+        checkRoundBudgets(model, this.task, problem, { ...rounds, maxTokens: this.recipe.maxTokens });
+        continue;
+      }
       responseRoom(problem.id, encodePrompt(model.tokenizer, problem), model.info.maxContext, this.recipe.maxTokens);
     }
   }
@@ -95,6 +105,7 @@ export class Evaluator {
         problems,
         maxTokens: this.recipe.maxTokens,
         temperature: 0,
+        rounds: settings.rounds,
         seed: settings.seed,
         done: samples.length,
         interrupted: watching.interrupted,

@@ -174,24 +174,8 @@ export class RunFolder {
     return /^[\w-]+$/.test(stage) && existsSync(this.recordsOf(stage)) ? readRecords(this.recordsOf(stage)) : undefined;
   }
 
-  /** What the steps of a stage logged, the oldest first. */
-  metricsOf(name: string): Record<string, number>[] {
-    return this.metricsLines().flatMap(({ stage, ...metrics }) => {
-      if (stage !== name) return [];
-      const numbers = Object.entries(metrics).flatMap(([key, value]) =>
-        typeof value === "number" ? [[key, value]] : [],
-      );
-      return [Object.fromEntries(numbers)];
-    });
-  }
-
   private recordsOf(stage: string): string {
     return join(this.dir, "records", stage);
-  }
-
-  private metricsLines(): z.infer<typeof metricsLine>[] {
-    const lines = readFileSync(join(this.dir, "metrics.jsonl"), "utf8").split("\n");
-    return lines.filter((line) => line !== "").map((line) => metricsLine.parse(JSON.parse(line)));
   }
 
   /** Makes the JSON-lines files durable and returns their sizes in bytes. */
@@ -233,9 +217,23 @@ export class RunFolder {
 
   /** The last line of each stage in metrics.jsonl, by the stage's name. */
   lastMetrics(): Map<string, { step: number; metrics: Record<string, unknown> }> {
-    const last = new Map<string, { step: number; metrics: Record<string, unknown> }>();
-    for (const { stage, step, ...metrics } of this.metricsLines()) last.set(stage, { step, metrics });
-    return last;
+    return new Map(this.metricsLines().map(({ stage, step, ...metrics }) => [stage, { step, metrics }]));
+  }
+
+  /** The numbers that each step of a stage has logged, in order. */
+  metricsOf(stage: string): Record<string, number>[] {
+    const numbers = (line: object) =>
+      Object.fromEntries(
+        Object.entries(line).flatMap(([name, value]) => (typeof value === "number" ? [[name, value]] : [])),
+      );
+    return this.metricsLines()
+      .filter((line) => line.stage === stage)
+      .map(numbers);
+  }
+
+  private metricsLines() {
+    const lines = readFileSync(join(this.dir, "metrics.jsonl"), "utf8").split("\n");
+    return lines.filter((line) => line !== "").map((line) => metricsLine.parse(JSON.parse(line)));
   }
 
   /** The lines of verdicts.jsonl. */

@@ -37,7 +37,7 @@ export interface Measured {
 /** Samples what is not there yet, keeps it, and reports in `evals.jsonl`. Undefined when it was interrupted; the samples so far are kept. */
 export async function measure(options: MeasureOptions): Promise<Measured | undefined> {
   const { dir, settings, weights, task, problems } = options;
-  const { n, maxTokens, temperature, seed } = settings;
+  const { n, maxTokens, temperature, rounds, seed } = settings;
   const file = new EvaluationFile(dir, settings, weights, problems);
   try {
     const samples = [...file.kept];
@@ -63,6 +63,7 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
           maxTokens,
           temperature,
           n,
+          rounds,
           seed,
           done: samples.length / n,
           interrupted: options.interrupted,

@@ -3,7 +3,7 @@ import type { HeadSpec } from "../engine/types.ts";
 import { type Method as MethodEntry, methods as entries } from "../method/index.ts";
 import type { DataStage } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
-import type { Problem } from "../task/types.ts";
+import type { Problem, Task } from "../task/types.ts";
 import { parseStrict } from "../strict.ts";
 
 /** A method with the settings that a recipe gave it. */
@@ -22,7 +22,9 @@ export interface ConfiguredMethod {
   /** Files that it reads. */
   files: string[];
   /** Tokens of context that a problem needs at least. */
-  rowLength(tokenizer: Tokenizer, problem: Problem): number;
+  rowLength(tokenizer: Tokenizer, problem: Problem, task: Task): number;
+  /** Settings that make rows shorter. */
+  shortens: string[];
   /** What it logs that says how good the weights are. */
   quality: Record<string, "higher" | "lower">;
   /** Its mark of generated tokens is kept at the stage's end. */
@@ -52,7 +54,8 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         criticHeads: critic,
         trainsPolicy: entry.trainsPolicy !== false,
         files: entry.files?.(settings) ?? [],
-        rowLength: (tokenizer, problem) => entry.rowLength(tokenizer, problem, settings),
+        rowLength: (tokenizer, problem, task) => entry.rowLength(tokenizer, problem, settings, task),
+        shortens: entry.shortens ?? [],
         quality: entry.quality,
         markAtEnd: entry.markAtEnd === true || !entry.generates,
         run: (stage) => entry.run(stage, settings),
@@ -65,6 +68,14 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
 export const methods: Record<string, Method> = {
   sft: method(entries.sft),
   grpo: method(entries.grpo),
+  "dr-grpo": method(entries["dr-grpo"]),
+  dapo: method(entries.dapo),
+  gspo: method(entries.gspo),
+  cispo: method(entries.cispo),
+  rloo: method(entries.rloo),
+  "reinforce++": method(entries["reinforce++"]),
+  reinforce: method(entries.reinforce),
+  motif: method(entries.motif),
   reft: method(entries.reft),
   selftrain: method(entries.selftrain),
   "selftrain-online": method(entries["selftrain-online"]),

@@ -58,10 +58,11 @@ export function checkProblems(recipe: Recipe, task: Task, source: ProblemSource,
   for (const stage of distinct.values()) {
     for (let i = 0; i < measured; i++) {
       const problem = source.at(i);
-      const length = stage.rowLength(model.tokenizer, problem);
+      const length = stage.rowLength(model.tokenizer, problem, task);
       if (length > context) {
+        const lower = stage.shortens.length === 0 ? "" : `lower ${stage.shortens.join(" or ")}, `;
         throw new UserError(
-          `problem ${problem.id} needs ${length} tokens in stage ${stage.name}, and the context holds ${context}; leave it out, or use a model or \`context\` that holds more`,
+          `problem ${problem.id} needs ${length} tokens in stage ${stage.name}, and the context holds ${context}; ${lower}leave it out, or use a model or \`context\` that holds more`,
         );
       }
     }

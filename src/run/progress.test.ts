@@ -1,19 +1,22 @@
 import { describe, expect, test } from "vitest";
+import { AlarmWatch } from "./alarms.ts";
 import { duration, number, percent, sparkline } from "./format.ts";
 import { createProgress, PlainProgress, type StepReport, type Terminal } from "./progress.ts";
 
+const metricsOf = (index: number, more: Record<string, number> = {}) => ({
+  reward: index / 10,
+  solveRate: 0.5,
+  kl: 0.00021,
+  entropy: 0.83,
+  responseLength: 31.25,
+  mismatch: 2.1e-7,
+  ...more,
+});
 const report = (index: number, more: Record<string, number> = {}): StepReport => ({
   index,
   done: (index + 1) / 10,
-  metrics: {
-    reward: index / 10,
-    solveRate: 0.5,
-    kl: 0.00021,
-    entropy: 0.83,
-    responseLength: 31.25,
-    mismatch: 2.1e-7,
-    ...more,
-  },
+  metrics: metricsOf(index, more),
+  alarms: new AlarmWatch().next("2-grpo", metricsOf(index, more)),
   seconds: { seconds: 2, sample: 1, train: 0.5 },
   generated: 5230,
   trained: 4000,
@@ -157,7 +160,7 @@ describe("plain lines", () => {
     const lines: string[] = [];
     const progress = new PlainProgress((line) => lines.push(line), 60_000);
     progress.stage({ name: "1-sft", position: 1, of: 1 });
-    for (let i = 0; i < 10; i++) progress.step(report(i, i === 4 ? { mismatch: 0.5 } : {}));
+    for (let i = 0; i < 10; i++) progress.step(report(i, i === 4 || i === 5 ? { mismatch: 0.5 } : {}));
     expect(lines.filter((line) => /step \d+/.test(line)).map((line) => /step (\d+)/.exec(line)?.[1])).toEqual([
       "1",
       "5",

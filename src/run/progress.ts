@@ -1,5 +1,5 @@
 import pc from "picocolors";
-import { alarmsOf } from "./alarms.ts";
+import type { Alarm } from "./alarms.ts";
 import { accuracyText, type BestReport, bestText, curveLines, type EvaluationPoint } from "./curve-view.ts";
 import { clip, duration, number, percent, rate, sparkline } from "./format.ts";
 
@@ -18,6 +18,7 @@ export interface StepReport {
   /** The part of the stage that is done, 0 to 1. */
   done: number;
   metrics: Record<string, number>;
+  alarms: Alarm[];
   seconds: { seconds: number; sample?: number; grade?: number; score?: number; train?: number };
   /** Tokens of this step. */
   generated: number;
@@ -116,6 +117,8 @@ export class PlainProgress implements Progress {
   private info: StageInfo | undefined;
   private pace = new Pace();
   private last = -Infinity;
+  /** Kinds of the last step's alarms. */
+  private raised: string[] = [];
 
   constructor(write: (line: string) => void, interval = 5000) {
     this.write = write;
@@ -126,6 +129,7 @@ export class PlainProgress implements Progress {
     this.info = info;
     this.pace = new Pace();
     this.last = -Infinity;
+    this.raised = [];
     this.write(`stage ${info.name} (${info.position} of ${info.of})`);
   }
 
@@ -134,8 +138,10 @@ export class PlainProgress implements Progress {
   step(report: StepReport): void {
     this.pace.add(report.done);
     const now = performance.now();
-    const alarms = alarmLines(report.metrics);
-    if (now - this.last < this.interval && report.done < 1 && alarms.length === 0) return;
+    // One that lasts is said when it begins, and then with the lines that are written anyway.
+    const news = report.alarms.some(({ kind }) => !this.raised.includes(kind));
+    this.raised = report.alarms.map(({ kind }) => kind);
+    if (now - this.last < this.interval && report.done < 1 && !news) return;
     this.last = now;
     const left = this.pace.left();
     const parts = [
@@ -145,7 +151,7 @@ export class PlainProgress implements Progress {
       ...(left === undefined ? [] : [`${duration(left)} left`]),
     ];
     this.write(parts.join("  "));
-    for (const alarm of alarms) this.write(alarm);
+    for (const alarm of alarmLines(report)) this.write(alarm);
   }
 
   curve(): void {}
@@ -319,7 +325,7 @@ class LiveProgress implements Progress {
     ];
     const cells = names.map((name) => `${name} ${number(report.metrics[name])}`);
     lines.push(...flow([...cells, ...speeds(report)], width), ...curve);
-    lines.push(...alarmLines(report.metrics).map((alarm) => colors.red(clip(alarm, width))));
+    lines.push(...alarmLines(report).map((alarm) => colors.red(clip(alarm, width))));
     return lines;
   }
 }
@@ -336,8 +342,8 @@ function mainMetric(metrics: Record<string, number>): string | undefined {
   return ["reward", "loss"].find((name) => name in metrics);
 }
 
-function alarmLines(metrics: Record<string, number>): string[] {
-  return alarmsOf(metrics).map(({ metric, value, text }) => `! ${metric} ${number(value)}: ${text}`);
+function alarmLines({ alarms }: StepReport): string[] {
+  return alarms.map(({ metric, value, text }) => `! ${metric} ${number(value)}: ${text}`);
 }
 
 function speeds(report: StepReport): string[] {

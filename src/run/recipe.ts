@@ -4,12 +4,12 @@ import { parse, stringify, TomlError } from "smol-toml";
 import { z } from "zod";
 import type { LoraSettings } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
+import { checkEvaluation, type EvaluationRecipe, evaluationSchema } from "./evaluation-recipe.ts";
 import { type ConfiguredMethod, methods } from "./methods.ts";
 import { checkKeepBest, checkSelection } from "./best.ts";
 import { checkFunctions, type Functions } from "./functions.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
-import type { Split } from "../task/types.ts";
 import { parseWhere } from "./where.ts";
 import { keyPath, parseStrict, unknownKey } from "../strict.ts";
 
@@ -46,17 +46,6 @@ export interface Recipe {
   /** Longest prompt with response, in tokens; the model's own limit when absent. */
   context?: number;
   stages: StageRecipe[];
-}
-
-/** Greedy evaluation inside the run. */
-export interface EvaluationRecipe {
-  /** Steps of a stage from one to the next; its start and its end besides. */
-  every: number;
-  /** Problems: the first of the split. */
-  limit: number;
-  split: Split;
-  /** Longest response. */
-  maxTokens: number;
 }
 
 export interface StageRecipe extends ConfiguredMethod {
@@ -117,14 +106,7 @@ const recipeSchema = z.strictObject({
       keepBest: z.string().min(1).optional(),
     })
     .default({ every: 20, keep: 2 }),
-  eval: z
-    .strictObject({
-      every: wholeAmount,
-      limit: wholeAmount.default(200),
-      split: z.enum(["train", "dev", "test"]).default("dev"),
-      maxTokens: wholeAmount.default(512),
-    })
-    .optional(),
+  eval: evaluationSchema.optional(),
   selection: z.enum(["dev", "reference"]).optional(),
   profile: z.string().min(1).optional(),
   where: z.string().optional(),
@@ -163,6 +145,7 @@ export function checkRecipe(
   { source, baseDir }: { source: string; baseDir: string },
 ): Recipe {
   const recipe = parseStrict(recipeSchema, raw, source);
+  if (recipe.eval !== undefined) checkEvaluation(recipe.eval, source);
   const stages = recipe.stage.map((stage, i) => parseStage(stage, i, source));
   const names: string[] = [];
   stages.forEach((stage, i) => {

@@ -44,6 +44,7 @@ beforeEach(() => {
 });
 
 interface Setting {
+  method?: string;
   budget?: string;
   seed?: number;
   position?: Partial<StagePosition>;
@@ -53,7 +54,7 @@ interface Setting {
 }
 
 function makeStage(o: Setting = {}): RunStage {
-  const text = `model = "tiny"\ntask = "t"\n[[stage]]\nmethod = "sft"\nlr = 0.5\n${o.budget ?? "steps = 3"}`;
+  const text = `model = "tiny"\ntask = "t"\n[[stage]]\nmethod = "${o.method ?? "sft"}"\nlr = 0.5\n${o.budget ?? "steps = 3"}`;
   const counters = new RunCounters({ generated: 0, prefilled: 0, scored: 0, trained: 0 }, 0);
   counters.attach(model);
   return new RunStage({
@@ -67,7 +68,14 @@ function makeStage(o: Setting = {}): RunStage {
     journal: new VerdictJournal(folder),
     counters,
     progress: silentProgress,
-    position: { step: 0, samplingSteps: 0, cursor: 0, atStart: { generated: 0, engineSeconds: 0 }, ...o.position },
+    position: {
+      step: 0,
+      samplingSteps: 0,
+      cursor: 0,
+      memory: {},
+      atStart: { generated: 0, engineSeconds: 0 },
+      ...o.position,
+    },
     place: { position: 1, of: 1 },
     interrupted: o.interrupted ?? (() => false),
     startPolicy: () => Promise.resolve("current"),
@@ -133,7 +141,7 @@ describe("the order of problems", () => {
 
 describe("budgets", () => {
   test("the step that crosses a budget of tokens is the last, and the learning rate runs over tokens", async () => {
-    const stage = makeStage({ budget: 'generatedTokens = 20\nschedule = { kind = "linear" }' });
+    const stage = makeStage({ method: "grpo", budget: 'generatedTokens = 20\nschedule = { kind = "linear" }' });
     const rates = await run(stage, async (step) => {
       const request = {
         prefix: Int32Array.of(1),

@@ -4,9 +4,10 @@ import type { Model, Policy } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
 import { readSamples } from "../eval/samples.ts";
 import type { Forest } from "../forest/types.ts";
-import type { DataStage, DrawingStep, RecordLine, Step, StoredSample } from "../method/stage.ts";
+import type { DataStage, DrawingStep, GradedItem, RecordLine, Step, StoredSample } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Grade, Problem, ProblemSource, Task } from "../task/types.ts";
+import { AlarmWatch } from "./alarms.ts";
 import type { RunCounters } from "./counters.ts";
 import { allProblems, questionsOfFile } from "../task/leaks.ts";
 import type { RunFolder } from "./folder.ts";
@@ -24,6 +25,8 @@ export interface StagePosition {
   samplingSteps: number;
   /** Training problems handed out; once the method trains on items of its own, those items. */
   cursor: number;
+  /** What the method carries from one step to the next. */
+  memory: Record<string, number>;
   /** The run's counters when the stage began. */
   atStart: { generated: number; engineSeconds: number };
 }
@@ -72,6 +75,7 @@ export class RunStage implements DataStage {
   readonly position: StagePosition;
   private readonly o: StageOptions;
   private order: Order;
+  private readonly alarms = new AlarmWatch();
   private current: RunStep | undefined;
   /** The pass of sampling in progress. */
   private pass: SamplingPass | undefined;
@@ -86,6 +90,7 @@ export class RunStage implements DataStage {
     this.task = options.task;
     this.source = options.source;
     this.position = options.position;
+    for (const metrics of options.folder.metricsOf(this.name)) this.alarms.next(this.name, metrics);
     if (options.source.size === 0) throw new UserError("the training split has no problems");
     this.order = new Order(options.source.size, `${options.seed}/${this.name}`);
     if (options.recipe.budget.kind === "epochs" && options.source.size === Infinity) {
@@ -125,6 +130,10 @@ export class RunStage implements DataStage {
 
   startPolicy(): Promise<Policy> {
     return this.o.startPolicy();
+  }
+
+  get memory(): Record<string, number> {
+    return this.position.memory;
   }
 
   async *sampling(pass: SamplingPass): AsyncGenerator<Step, void, void> {
@@ -297,6 +306,7 @@ export class RunStage implements DataStage {
       index: step.index - first,
       done: this.pass === undefined ? this.done : Math.min(1, this.sampledShare(this.pass)),
       metrics: step.metrics,
+      alarms: this.alarms.next(this.name, step.metrics),
       seconds,
       generated: counts.generated - before.generated,
       trained: counts.trained - before.trained,
@@ -313,7 +323,8 @@ class RunStep implements DrawingStep {
   private readonly began = performance.now();
   private readonly fractionBefore: number;
   private readonly spent: Partial<Record<Activity, number>> = {};
-  private readonly keys = new Map<Problem, string>();
+  /** Of the problems handed out: ids, told apart where one came twice. */
+  private readonly names = new Map<Problem, string>();
   private readonly timesSeen = new Map<string, number>();
   private readonly graded = new Map<string, number>();
   private rate: number | undefined;
@@ -331,8 +342,7 @@ class RunStep implements DrawingStep {
       const times = (this.timesSeen.get(problem.id) ?? 0) + 1;
       this.timesSeen.set(problem.id, times);
       const own = times === 1 ? problem : { ...problem };
-      const base = `${this.stage.seed}/${this.stage.name}/${this.index}/${problem.id}`;
-      this.keys.set(own, times === 1 ? base : `${base}#${times}`);
+      this.names.set(own, times === 1 ? problem.id : `${problem.id}#${times}`);
       return own;
     });
   }
@@ -352,14 +362,17 @@ class RunStep implements DrawingStep {
   }
 
   key(problem: Problem): string {
-    return this.keys.get(problem) ?? `${this.stage.seed}/${this.stage.name}/${this.index}/${problem.id}`;
+    return `${this.stage.seed}/${this.stage.name}/${this.index}/${this.names.get(problem) ?? problem.id}`;
   }
 
-  grade(items: { problem: Problem; response: string }[]): Promise<Grade[]> {
-    const keyed = items.map(({ problem, response }) => {
-      const sample = this.graded.get(problem.id) ?? 0;
-      this.graded.set(problem.id, sample + 1);
-      return { key: { stage: this.stage.name, step: this.index, problem: problem.id, sample, turn: 0 }, response };
+  grade(items: GradedItem[]): Promise<Grade[]> {
+    const about = { stage: this.stage.name, step: this.index };
+    const keyed = items.map(({ problem, response, sample, turn = 0 }) => {
+      const position = this.graded.get(problem.id) ?? 0;
+      this.graded.set(problem.id, position + 1);
+      // A problem that comes twice has samples of the same numbers.
+      const name = sample === undefined ? problem.id : (this.names.get(problem) ?? problem.id);
+      return { key: { ...about, problem: name, sample: sample ?? position, turn }, response };
     });
     return this.stage.shared.journal.grade(keyed, (missing) => this.stage.task.grade(missing.map((i) => items[i])));
   }

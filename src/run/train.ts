@@ -63,6 +63,7 @@ const beginning: RunState = {
   totalSteps: 0,
   samplingSteps: 0,
   cursor: 0,
+  memory: {},
   counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 },
   engineSeconds: 0,
   atStageStart: { generated: 0, engineSeconds: 0 },
@@ -304,6 +305,7 @@ class Run {
             step: state.step,
             samplingSteps: state.samplingSteps,
             cursor: state.cursor,
+            memory: state.memory,
             atStart: state.atStageStart,
           },
           place: { position: state.stage + 1, of: recipe.stages.length },
@@ -328,7 +330,7 @@ class Run {
         await current.run(stage);
         if (interrupted() && (!stage.over || boundary.pending(stage))) return resultOf(folder, recipe, state, false);
         state.stageEnds[stage.name] = checkpointName(state);
-        Object.assign(state, { stage: state.stage + 1, step: 0, samplingSteps: 0, cursor: 0 });
+        Object.assign(state, { stage: state.stage + 1, step: 0, samplingSteps: 0, cursor: 0, memory: {} });
         await save();
         removeCheckpoint(join(folder.dir, "snapshots"), stage.name);
         if (state.stage === recipe.stages.length) break;

@@ -5,7 +5,17 @@ export { RandomStream } from "../engine/random.ts";
 export { extract, extractNumber, type Extraction, type Strategy } from "../grade/extract.ts";
 export { equalNumbers } from "../grade/number.ts";
 export type { Message } from "../model/types.ts";
-export type { Grading, Problem, ProblemSource, Prompt, Reward, Split, TaskDefinition } from "./types.ts";
+export type {
+  Grading,
+  Problem,
+  ProblemSource,
+  Prompt,
+  Reward,
+  RoundDemonstration,
+  RoundsDefinition,
+  Split,
+  TaskDefinition,
+} from "./types.ts";
 
 /** Types a task definition; a task file exports the result as its default. */
 export function defineTask(definition: TaskDefinition): TaskDefinition {

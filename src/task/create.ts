@@ -49,6 +49,7 @@ export function createTask(definition: TaskDefinition, grader: Grader = graderOf
     programs: definition.programs !== undefined,
     vocabulary: definition.vocabulary,
     splits: SPLITS.filter((split) => definition.splits[split] !== undefined),
+    rounds: definition.rounds,
     problems(split) {
       let source = opened.get(split);
       if (source === undefined) {

@@ -4,23 +4,26 @@ import { z } from "zod";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
-import type { Grading, ProgramSettings, TaskDefinition } from "./types.ts";
+import { checkedRounds } from "./file-rounds.ts";
+import type { Grading, ProgramSettings, RoundsDefinition, TaskDefinition } from "./types.ts";
 
 const splitSchema = z.custom<TaskDefinition["splits"]["train"]>(
   (value) => typeof value === "function" || (typeof value === "object" && value !== null),
   "expected an array of problems, a source of problems, or a function that gives one",
 );
 
+function functionSchema<T>(what: string) {
+  return z.custom<T>((value) => typeof value === "function", { error: `expected a function ${what}` });
+}
+
 const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
   name: z.string().min(1),
   splits: z
     .strictObject({ train: splitSchema.optional(), dev: splitSchema.optional(), test: splitSchema.optional() })
     .refine((splits) => Object.keys(splits).length > 0, "expected at least one of train, dev, test"),
-  reward: z
-    .custom<NonNullable<TaskDefinition["reward"]>>((value) => typeof value === "function", {
-      error: "expected a function (problem, response) => number or named numbers",
-    })
-    .optional(),
+  reward: functionSchema<NonNullable<TaskDefinition["reward"]>>(
+    "(problem, response) => number or named numbers",
+  ).optional(),
   grading: z.custom<Grading>((value) => typeof value === "object" && value !== null, "expected a record").optional(),
   programs: z
     .custom<ProgramSettings>((value) => typeof value === "object" && value !== null, "expected a record")
@@ -30,6 +33,17 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
   deadline: z.number().positive().max(86_400).optional(),
   stop: z.array(z.string().min(1)).optional(),
   vocabulary: z.array(z.string().min(1)).optional(),
+  rounds: z
+    .strictObject({
+      most: z.int().positive().optional(),
+      prompt: functionSchema<RoundsDefinition["prompt"]>("(problem, round, rounds, progress) => prompt"),
+      progress: functionSchema<RoundsDefinition["progress"]>("(response) => text or undefined"),
+      final: functionSchema<RoundsDefinition["final"]>("(response) => true or false"),
+      demonstrate: functionSchema<NonNullable<RoundsDefinition["demonstrate"]>>(
+        "(problem, rounds) => { prompt, response } for each round",
+      ).optional(),
+    })
+    .optional(),
 });
 
 /**
@@ -64,7 +78,8 @@ export async function loadDefinition(file: string): Promise<TaskDefinition> {
       `${file}: expected a \`reward\`, or a \`grading\` whose strict verdict is the reward; found neither`,
     );
   }
-  return definition;
+  const { rounds } = definition;
+  return rounds === undefined ? definition : { ...definition, rounds: checkedRounds(file, rounds) };
 }
 
 function describeLoadError(file: string, error: unknown): string {

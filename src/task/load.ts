@@ -11,12 +11,14 @@ import { commonsenseqa, gpqa, mmluPro } from "./choice.ts";
 import { gradingSchema } from "./grading.ts";
 import { gsm8k } from "./gsm8k.ts";
 import { dataFileOptions, dataFileTask } from "./data-file.ts";
+import { listOptions, lists } from "./lists.ts";
 import { poolGrader } from "./pool.ts";
 import { aime2024, amc, math, math500, olympiadbench } from "./math.ts";
 import { mathqa, mathqaNumeric } from "./mathqa.ts";
 import { DATA_EXTENSIONS } from "./read.ts";
 import { svamp } from "./svamp.ts";
 import type { Grading, Task, TaskDefinition } from "./types.ts";
+import { tagged, taggedOptions } from "./tagged.ts";
 import { wordProblemOptions, wordProblems } from "./wordproblems.ts";
 
 export interface LoadOptions {
@@ -43,7 +45,9 @@ const builtIn: Record<string, Load> = {
   gsm8k: published(gsm8k),
   svamp: published(svamp),
   wordproblems: (spec, source, { seed }) => wordProblems(parseStrict(wordProblemOptions, spec, source), seed),
+  tagged: (spec, source, { seed }) => tagged(parseStrict(taggedOptions, spec, source), seed),
   arithmetic: (spec, source, { seed }) => arithmetic(parseStrict(arithmeticOptions, spec, source), seed),
+  lists: (spec, source, { seed }) => lists(parseStrict(listOptions, spec, source), seed),
   mathqa: published(mathqa),
   "mathqa-numeric": published(mathqaNumeric),
   math: published(math),

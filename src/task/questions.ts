@@ -165,6 +165,7 @@ function problemOf(
     ...(program?.prefill === true ? { prefill: programHead(item.writtenQuestion ?? item.question) } : {}),
   };
   const question = item.question.trim();
+  const written = item.writtenAnswer?.trim();
   return {
     id,
     prompt: asked,
@@ -174,6 +175,8 @@ function problemOf(
     ...(options === undefined ? {} : { options }),
     ...(tolerance === undefined ? {} : { tolerance }),
     ...(tags === undefined ? {} : { tags }),
+    // Graders that compare texts want the answer as the data set writes it.
+    ...(written === undefined || written === answer ? {} : { data: { writtenAnswer: written } }),
   };
 }
 

@@ -81,6 +81,26 @@ export interface ProgramResult {
   failure?: string;
 }
 
+/** A round of a demonstration: what it is asked, and the whole response. */
+export interface RoundDemonstration {
+  prompt: Prompt;
+  response: string;
+}
+
+/** How a task words the rounds of a question, where the usual chat does not do. Rounds count from 1. */
+export interface RoundsDefinition {
+  /** Most rounds that it can word. */
+  most?: number;
+  /** What a round is asked; `progress` is that of the round before. */
+  prompt(problem: Problem, round: number, rounds: number, progress?: string): Prompt;
+  /** What a response hands on; undefined where it has none to hand on. */
+  progress(response: string): string | undefined;
+  /** Whether a response states the final answer. */
+  final(response: string): boolean;
+  /** A demonstration of every round, for supervised fine-tuning. */
+  demonstrate?(problem: Problem, rounds: number): RoundDemonstration[];
+}
+
 /** What a task's author writes. */
 export interface TaskDefinition {
   name: string;
@@ -101,6 +121,8 @@ export interface TaskDefinition {
   stop?: string[];
   /** All strings that prompts and responses are made of: the vocabulary of a model made from scratch ("tiny"). */
   vocabulary?: string[];
+  /** Called in the run's own thread, as prompts are made: no deadline guards it. */
+  rounds?: RoundsDefinition;
 }
 
 /** A graded response. */
@@ -129,6 +151,7 @@ export interface Task {
   /** The words of a tiny model's tokenizer, where the task knows them all. */
   readonly vocabulary?: string[];
   readonly splits: readonly Split[];
+  readonly rounds?: RoundsDefinition;
   /** Throws a UserError when the task has no such split, naming those it has. */
   problems(split: Split): Promise<ProblemSource>;
   grade(items: { problem: Problem; response: string }[]): Promise<Grade[]>;

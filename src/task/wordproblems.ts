@@ -57,7 +57,7 @@ const PEOPLE: Person[] = [
 ];
 
 /** A problem as it is told: sentences so far, lines of the solution so far, whose objects are counted, and how many there are. */
-interface Story {
+export interface Story {
   sentences: string[];
   lines: string[];
   /** The value before each step, and after the last. */
@@ -70,7 +70,7 @@ interface Story {
 /** How an event changes a story; false where the numbers do not allow it. */
 type Event = (story: Story, draw: Draw) => boolean;
 
-class Draw {
+export class Draw {
   private readonly stream: RandomStream;
   readonly max: number;
   constructor(key: string, max: number) {
@@ -191,7 +191,7 @@ function openWithNumber(story: Story, draw: Draw): void {
   story.values = [n];
 }
 
-function tell(steps: number, draw: Draw): Story {
+export function tell(steps: number, draw: Draw): Story {
   const person = draw.person();
   const object = draw.pick(OBJECTS);
   const question = `How many ${object} does ${person.name} have?`;

@@ -95,7 +95,9 @@ export class ViewBuilder {
     const problem = this.problem(tree.problem);
     const [block, index] = this.store(tree);
     const base = { ...emptyRow, place, problem, block, tree: index, flip: tree.flip ?? 0 };
-    const headed = leaves.length > 1 || caused.length > 0 || tree.cause !== undefined || segments.some((_, s) => isBranch(s)); // prettier-ignore
+    // A path alone needs no row for its tree; what begins a question's rounds has one all the same.
+    const begins = caused.length > 0 && tree.cause === undefined;
+    const headed = leaves.length > 1 || begins || segments.some((_, s) => isBranch(s));
     let top = up;
     if (headed) {
       const rewards = leaves.map((s) => segments[s].outcome?.reward ?? NaN).filter((reward) => !Number.isNaN(reward));

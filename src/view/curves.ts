@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { alarmsOf } from "../run/alarms.ts";
+import { AlarmWatch } from "../run/alarms.ts";
 import { readCurve } from "../run/curve.ts";
 import { readJsonLines } from "./lines.ts";
 import type { ViewHead } from "./types.ts";
@@ -17,6 +17,7 @@ export function readCurves(
   const at = new Map<string, number>();
   const metrics = new Map<string, (number | null)[]>();
   const alarms: ViewHead["alarms"] = [];
+  const watch = new AlarmWatch();
   const enter = (name: string, line: number, value: number) => {
     const values = metrics.get(name);
     if (values === undefined) metrics.set(name, Object.assign([], { [line]: value }));
@@ -32,7 +33,7 @@ export function readCurves(
     at.set(keyOf(stage, step), line);
     const numbers = numbersOf(rest);
     for (const [name, x] of Object.entries(numbers)) enter(name, line, x);
-    alarms.push(...alarmsOf(numbers).map((alarm) => ({ line, ...alarm })));
+    alarms.push(...watch.next(stage, numbers).map((alarm) => ({ line, ...alarm })));
   }
   for (const value of readJsonLines(join(dir, "timings.jsonl"), note)) {
     const parsed = lineSchema.safeParse(value);

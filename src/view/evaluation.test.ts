@@ -96,3 +96,26 @@ test("only the page's own script may run, and nothing is fetched", async () => {
   const policy = /Content-Security-Policy" content="([^"]*)"/.exec(page)?.[1];
   expect(policy).toMatch(/^default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-[\w+/]{43}='$/);
 });
+
+test("a question that was answered in rounds: each response beneath the one that caused it, with what it was handed", async () => {
+  const round = (text: string, progress?: string) => ({ prompt: 9, progress, text, tokens: [1, 2], logprobs: [-1, -2], stop: "eos" as const, strict: different }); // prettier-ignore
+  const samples = [
+    sample({ rounds: [round("one"), round("two", "p1")], progress: "p2" }),
+    sample({ sample: 1, rounds: [], text: "at once" }),
+  ];
+  const view = await evaluationView(reportOf({ ...settings, n: 2 }, samples), samples);
+  const [first, second, third, ...none] = await trees(view);
+  expect(none).toEqual([]);
+  expect(first.segments.map(({ text }) => text)).toEqual(["", "one", "at once"]);
+  expect([second.cause, third.cause]).toEqual([
+    { tree: "p1", segment: 1 },
+    { tree: "p1.1", segment: 1 },
+  ]);
+  expect([second, third].map(({ segments }) => segments.map(({ text }) => text))).toEqual([["p1", "two"], ["p2", "It is \\boxed{2}."]]); // prettier-ignore
+  // Only the last response of a sample has its reward.
+  const rewards = [first.segments[1], first.segments[2], second.segments[1], third.segments[1]];
+  expect(rewards.map(({ outcome }) => outcome?.reward)).toEqual([undefined, 1, undefined, 1]);
+  const { kind, depth } = view.columns;
+  expect(Array.from(kind)).toEqual([0, 1, 1, 1, 1]);
+  expect(Array.from(depth)).toEqual([0, 1, 2, 3, 1]);
+});

@@ -1,7 +1,7 @@
 import type { Comparison, Evaluated } from "../eval/compare.ts";
 import { comparisonHtml, reportHtml } from "../eval/html.ts";
 import type { EvaluationReport } from "../eval/report.ts";
-import { byProblem, type EvaluatedSample } from "../eval/samples.ts";
+import { byProblem, type EvaluatedSample, responsesOf } from "../eval/samples.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { type AddedSegment, type AddedTree, ViewBuilder } from "./builder.ts";
 import type { View } from "./page.ts";
@@ -76,25 +76,51 @@ function addProblem(
 ): void {
   const { problem, question, gold, options, tags } = first;
   builder.problem(problem, { question, gold, options, tags });
-  const segments = sides.flatMap(({ samples, tokenizer }, side) =>
-    samples.map((sample): AddedSegment => ({
-      parent: 0,
-      source: "policy",
-      text: sample.text,
-      whole: tokenizer?.decode(sample.tokens, { special: true }) ?? sample.text,
-      tokens: sample.tokens,
-      series: { logprobs: sample.logprobs },
-      stop: sample.stop,
-      outcome: { ...sample.parts, reward: sample.reward },
-      strict: sample.strict,
-      ...(sample.flexible === undefined ? {} : { flexible: sample.flexible }),
-      ...(sample.error === undefined ? {} : { error: sample.error }),
-      side,
-    })),
-  );
-  const prompt: AddedSegment = { parent: -1, source: "prompt", text: "", tokens: [], series: {} };
-  const tree: AddedTree = { id: problem, problem, segments: [prompt, ...segments], flip };
-  builder.add([tree]);
+  const later: AddedTree[] = [];
+  const segments: AddedSegment[] = [];
+  sides.forEach(({ samples, tokenizer }, side) => {
+    for (const sample of samples) {
+      const responses = responsesOf(sample).map((response, r, all) => {
+        const last = r === all.length - 1;
+        return responseSegment(response, side, tokenizer, last ? sample : undefined);
+      });
+      segments.push(responses[0]);
+      // Each round after the first is a tree that the response before it caused; what it was handed stands as its prompt.
+      let cause = { tree: problem, segment: segments.length };
+      responses.slice(1).forEach((response, i) => {
+        const { progress: text = "" } = sample.rounds?.[i + 1] ?? sample;
+        const id = `${cause.tree}.${cause.segment}`;
+        later.push({ id, problem, cause, flip, segments: [{ ...emptyPrompt, text, side }, response] });
+        cause = { tree: id, segment: 1 };
+      });
+    }
+  });
+  builder.add([{ id: problem, problem, segments: [emptyPrompt, ...segments], flip }, ...later]);
+}
+
+const emptyPrompt: AddedSegment = { parent: -1, source: "prompt", text: "", tokens: [], series: {} };
+
+/** `whole`: the sample, where the response ends it. */
+function responseSegment(
+  { text, tokens, logprobs, stop, strict, flexible }: ReturnType<typeof responsesOf>[number],
+  side: number,
+  tokenizer: Tokenizer | undefined,
+  whole: EvaluatedSample | undefined,
+): AddedSegment {
+  return {
+    parent: 0,
+    source: "policy",
+    text,
+    whole: tokenizer?.decode(tokens, { special: true }) ?? text,
+    tokens,
+    series: { logprobs },
+    stop,
+    ...(whole === undefined ? {} : { outcome: { ...whole.parts, reward: whole.reward } }),
+    strict,
+    ...(flexible === undefined ? {} : { flexible }),
+    ...(whole?.error === undefined ? {} : { error: whole.error }),
+    side,
+  };
 }
 
 function finished(

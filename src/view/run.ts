@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { z } from "zod";
-import { problemFields } from "../eval/evaluate.ts";
+import { problemFields } from "../eval/regrade.ts";
 import { listCheckpoints } from "../run/checkpoint.ts";
 import { requireRun } from "../run/folder.ts";
 import { addedTokens } from "../run/functions.ts";
@@ -48,16 +48,13 @@ export async function runView(path: string, { steps }: RunViewOptions = {}): Pro
     const places: ViewHead["places"] = [];
     for (const { stage, step, trees, texts } of rollouts) {
       if (!has(stage, step)) note(`step ${step} of ${stage} has samples and no metrics yet: it is in progress`);
-      const seen = new Map<string, number>();
       const shown = trees.map((tree, t) => {
         const problem = problems?.get(tree.problem);
         if (problem !== undefined) builder.problem(problem.id, problemFields(problem));
         return shownTree(tree, texts[t], (leaf) => {
-          const number = seen.get(tree.problem) ?? 0;
-          seen.set(tree.problem, number + 1);
           if (tokenizer === undefined) return {};
           const response = responseText(tokenizer, leaf, task?.stop ?? []);
-          const { error, program } = judged(stage, step, tree.problem, number, response);
+          const { error, program } = judged(stage, step, tree.problem, response);
           unknown += Number(problem === undefined);
           return {
             ...(problem === undefined ? {} : verdicts?.(problem, response, program)),

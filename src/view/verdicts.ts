@@ -74,8 +74,6 @@ const judgedSchema = z.object({
   stage: z.string(),
   step: z.number(),
   problem: z.string(),
-  sample: z.number(),
-  turn: z.literal(0),
   response: z.string(),
   error: z.string().optional(),
   program: programResultSchema.optional(),
@@ -84,24 +82,23 @@ const judgedSchema = z.object({
 /** What the journal of verdicts says of a response beside its reward: why grading failed, what its program came to. */
 export type Judged = Pick<z.infer<typeof judgedSchema>, "error" | "program">;
 
-/** Reads the journal: by stage, step, problem, number among the step's responses to it, and the response itself. */
+/** Reads the journal: by stage, step, problem, and the response itself, whatever its number and its turn. */
 export function readJudged(
   dir: string,
   note: (text: string) => void,
-): (stage: string, step: number, problem: string, sample: number, response: string) => Judged {
-  const judged = new Map<string, Judged & { response: string }>();
+): (stage: string, step: number, problem: string, response: string) => Judged {
+  const judged = new Map<string, Judged>();
   const key = (...parts: (string | number)[]) => JSON.stringify(parts);
   for (const line of readJsonLines(join(dir, "verdicts.jsonl"), note)) {
     const parsed = judgedSchema.safeParse(line);
     if (!parsed.success) continue;
-    const { stage, step, problem, sample, response, error, program } = parsed.data;
+    const { stage, step, problem, response, error, program } = parsed.data;
     if (error !== undefined || program !== undefined)
-      judged.set(key(stage, step, problem, sample), { response, error, program });
+      judged.set(key(stage, step, problem, response), { error, program });
   }
-  return (stage, step, problem, sample, response) => {
-    const found = judged.get(key(stage, step, problem, sample));
-    if (found === undefined) return {};
+  return (stage, step, problem, response) => {
+    if (judged.size === 0) return {};
     const digest = createHash("sha256").update(response).digest("hex").slice(0, 16);
-    return found.response === digest ? found : {};
+    return judged.get(key(stage, step, problem, digest)) ?? {};
   };
 }

@@ -25,6 +25,7 @@ for (;;) {
     totalSteps: step,
     samplingSteps: 0,
     cursor: 3 * step,
+    memory: {},
     counts: { generated: step, prefilled: 0, scored: 0, trained: 0 },
     engineSeconds: 0,
     atStageStart: { generated: 0, engineSeconds: 0 },

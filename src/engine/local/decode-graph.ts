@@ -166,7 +166,8 @@ function choose(graph: Graph, o: DecodeOptions, logits: Tensor): void {
     const [wholeK] = graph.node("GreaterOrEqual", [topK, graph.scalar(vocab)], [bool]);
     const [wholeP] = graph.node("GreaterOrEqual", [topP, graph.scalar(1)], [bool]);
     const [whole] = graph.node("And", [wholeK, wholeP], [bool]);
-    [sampled] = graph.node("Where", [whole, sampled, cut], [{ dims: ["b", 1], type: "int64" }]);
+    [sampled] = graph.node("Where", [whole, sampled, cut.token], [{ dims: ["b", 1], type: "int64" }]);
+    graph.output("cutMass", where(whole, graph.scalar(0), cut.mass));
   }
   const [best] = graph.node("ArgMax", [scaled], [{ dims: ["b", 1], type: "int64" }], {
     axis: 1,
@@ -211,7 +212,7 @@ function chooseByBlocks(graph: Graph, vocab: number, probs: Tensor, uniform: Ten
 
 /**
  * Top-k and top-p (Holtzman et al. 2020): ids by falling probability; one stays while the sum before it is below top-p and its rank
- * is below top-k (the whole vocabulary where a row has none).
+ * is below top-k (the whole vocabulary where a row has none). `mass`: the probability of those that do not stay.
  */
 function chooseTruncated(
   graph: Graph,
@@ -220,7 +221,7 @@ function chooseTruncated(
   uniform: Tensor,
   topK: Tensor,
   topP: Tensor,
-): Tensor {
+): { token: Tensor; mass: Tensor } {
   const [sorted, ids] = graph.node(
     "TopK",
     [probs, graph.ints([vocab])],
@@ -237,7 +238,9 @@ function chooseTruncated(
   const upTo = cumsum(where(keep, sorted, graph.scalar(0)));
   const whole = max(upTo, [1], true);
   const rank = countAtMost(graph, upTo, minimumOf(graph, mul(uniform, whole), mul(whole, BELOW_ONE)));
-  return graph.node("GatherElements", [ids, rank], [{ dims: ["b", 1], type: "int64" }], { axis: 1 })[0];
+  const [token] = graph.node("GatherElements", [ids, rank], [{ dims: ["b", 1], type: "int64" }], { axis: 1 });
+  // Summed directly: as 1 less what is kept it would be rounding alone where little is cut.
+  return { token, mass: sum(where(keep, graph.scalar(0), sorted), [1], true) };
 }
 
 const minimumOf = (graph: Graph, a: Tensor, b: Tensor): Tensor => graph.node("Min", [a, b], [{ dims: a.dims }])[0];

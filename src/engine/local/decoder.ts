@@ -174,6 +174,7 @@ export class LocalDecoder implements Decoder {
     return rows.map((row, i) => ({
       token: Number(step.token[i]),
       logprob: step.logprob[i],
+      ...(row && (row.topK > 0 || row.topP < 1) && step.cutMass ? { cutMass: step.cutMass[i] } : {}),
       ...(row?.scoreIds
         ? { idLogprobs: idLogprobs(step.logits().subarray(i * vocab, (i + 1) * vocab), row.scoreIds) }
         : {}),
@@ -214,7 +215,7 @@ export class LocalDecoder implements Decoder {
       token: new BigInt64Array(size),
       logprob: column(),
       ...(masked ? { mask: new Float32Array(size * vocab) } : {}),
-      ...(truncated ? { topK: column(), topP: column() } : {}),
+      ...(truncated ? { topK: column(), topP: column(), cutMass: column() } : {}),
     };
     const half = headDim / 2;
     // Where attention rotates it finds a row's position itself; else the step brings each row's cosines and sines.
@@ -246,6 +247,7 @@ export class LocalDecoder implements Decoder {
       token: new Value(arrays.token, [size, 1]),
       logprob: new Value(arrays.logprob, [size, 1]),
     };
+    if (arrays.cutMass) outputs.cutMass = new Value(arrays.cutMass, [size, 1]);
     for (let l = 0; l < layers; l++) {
       const length = size * kvHeads * this.slots.capacity * headDim;
       const shape = [size, kvHeads, this.slots.capacity, headDim];
@@ -278,6 +280,8 @@ interface BoundStep {
   mask?: Float32Array;
   topK?: Float32Array;
   topP?: Float32Array;
+  /** The probability that top-k and top-p took away. */
+  cutMass?: Float32Array;
   call: Call;
   /** The same step, which also gives the logits. */
   scoring(): Call;

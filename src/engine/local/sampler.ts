@@ -35,6 +35,8 @@ export interface StepRow {
 export interface Choice {
   token: number;
   logprob: number;
+  /** The probability that top-k and top-p took away. */
+  cutMass?: number;
   idLogprobs?: Float32Array;
 }
 
@@ -57,6 +59,7 @@ interface Row {
   prefix: Int32Array;
   tokens: number[];
   logprobs: number[];
+  cutMass: number[];
   idLogprobs?: Float32Array;
 }
 
@@ -103,7 +106,16 @@ export class Sampler {
       requests.forEach((request, r) => {
         const key = hashKey(request.key);
         for (let index = 0; index < request.n; index++) {
-          this.waiting.push({ call, request: r, index, key, prefix: request.prefix, tokens: [], logprobs: [] });
+          this.waiting.push({
+            call,
+            request: r,
+            index,
+            key,
+            prefix: request.prefix,
+            tokens: [],
+            logprobs: [],
+            cutMass: [],
+          });
         }
       });
     });
@@ -186,6 +198,7 @@ export class Sampler {
     }
     row.tokens.push(choice.token);
     row.logprobs.push(choice.logprob);
+    if (choice.cutMass !== undefined) row.cutMass.push(choice.cutMass);
     this.generated++;
     if (this.eosIds.has(choice.token)) {
       this.finish(row, "eos", this.tokenizer.decode(row.tokens.slice(0, -1)));
@@ -229,6 +242,7 @@ export class Sampler {
       logprobs: Float32Array.from(row.logprobs),
       stop,
       text,
+      ...(row.cutMass.length > 0 && { cutMass: Float32Array.from(row.cutMass) }),
       ...(row.idLogprobs ? { idLogprobs: row.idLogprobs } : {}),
     };
     const { call } = row;

@@ -148,7 +148,9 @@ describe("the choice", () => {
       const samples = await model.sample([ask("cut", { prefix, n: 400, maxTokens: 1, ...settings })]);
       const whole = set.reduce((sum, id) => sum + Math.exp(lp[id]), 0);
       const probs = Array.from(lp, (x, id) => (set.includes(id) ? Math.exp(x) / whole : 0));
-      for (const { tokens, logprobs } of samples) {
+      for (const { tokens, logprobs, cutMass } of samples) {
+        expect(cutMass).toHaveLength(1);
+        expect(cutMass?.[0]).toBeCloseTo(1 - whole, 5);
         expect(set).toContain(tokens[0]);
         expect(logprobs[0]).toBeCloseTo(lp[tokens[0]], 4);
       }

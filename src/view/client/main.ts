@@ -81,7 +81,15 @@ export async function startPage(parts: ClientParts): Promise<void> {
     const side = head.kind === "comparison" && columns.kind[row] !== kinds.group ? `, ${"AB"[columns.side[row]]}` : "";
     if (columns.kind[row] === kinds.group) return `${at}${id}`;
     if (columns.kind[row] === kinds.branch) return `${at}${id}, branch at segment ${columns.segment[row]}`;
-    return `${at}${id}${side}, sample ${columns.number[row] + 1}`;
+    const round = roundOf(row);
+    return `${at}${id}${side}${round > 1 ? `, round ${round}` : ""}, sample ${columns.number[row] + 1}`;
+  }
+
+  /** Of a sample that answers in rounds: which; 1 of any other. */
+  function roundOf(row: number): number {
+    let round = 1;
+    for (let up = columns.up[row]; up >= 0; up = columns.up[up]) round += Number(columns.kind[up] === kinds.sample);
+    return round;
   }
 
   const short = (value: number) => (Number.isNaN(value) ? "" : String(Number(value.toPrecision(3))));
@@ -124,10 +132,11 @@ export async function startPage(parts: ClientParts): Promise<void> {
       );
       return;
     }
+    const round = roundOf(row);
     const name =
       kind === kinds.branch
         ? "branch"
-        : `${head.kind === "comparison" ? `${"AB"[columns.side[row]]} ` : "#"}${columns.number[row] + 1}`;
+        : `${round > 1 ? `round ${round} ` : ""}${head.kind === "comparison" ? `${"AB"[columns.side[row]]} ` : "#"}${columns.number[row] + 1}`;
     append(
       box,
       element(

@@ -1,0 +1,80 @@
+import type { Loss, Policy } from "../engine/types.ts";
+import type { Tree } from "../forest/types.ts";
+import { firstPassMetrics, klMetrics } from "./diagnostics.ts";
+import type { CreditedResponse } from "./parts.ts";
+import type { Stage, Step } from "./stage.ts";
+import { accumulate, adam, type OptimizerSettings } from "./update.ts";
+
+/** A share of a step's samples that one update learns from, its fields filled. */
+export interface Minibatch {
+  trees: Tree[];
+  responses: CreditedResponse[];
+}
+
+interface UpdateSettings extends OptimizerSettings {
+  /** Times that a step's samples are trained on. */
+  innerPasses: number;
+}
+
+/** The policy that a KL penalty holds on to; undefined without a penalty. */
+export async function referencePolicy(
+  stage: Stage,
+  { beta, reference }: { beta: number; reference: "stage-start" | "base" },
+): Promise<Policy | undefined> {
+  if (beta === 0) return undefined;
+  return reference === "base" ? "base" : stage.startPolicy();
+}
+
+/** Sets the field `refLogprobs` of every segment, and logs the distance of the policy from its reference. */
+export async function scoreReference(
+  { model }: Stage,
+  step: Step,
+  trees: Tree[],
+  reference: Policy | undefined,
+): Promise<void> {
+  if (reference === undefined || trees.length === 0) return;
+  const scores = await step.time("score", () => model.forward(trees, reference));
+  trees.forEach((tree, t) =>
+    tree.segments.forEach((segment, s) => (segment.fields.refLogprobs = scores[t].logprobs[s])),
+  );
+  step.log(klMetrics(trees));
+}
+
+/** Several passes over a step's samples, an update for each minibatch; logs what the first of them saw, and means over all. */
+export async function updatePolicy(
+  { model }: Stage,
+  step: Step,
+  minibatches: Minibatch[],
+  loss: Loss,
+  settings: UpdateSettings,
+): Promise<void> {
+  const lr = step.lr();
+  const sums = { loss: 0, gradNorm: 0, updates: 0, clipped: 0, tokens: 0 };
+  await step.time("train", async () => {
+    for (let pass = 0; pass < settings.innerPasses; pass++) {
+      for (const { trees, responses } of minibatches) {
+        // Nothing to learn from: an update would move the weights by momentum and decay alone.
+        if (!responses.some(carriesWeight)) continue;
+        const result = await accumulate(model, trees, loss, settings.microBatch);
+        const { gradNorm } = await model.optimStep(adam(settings, lr));
+        const { ratio = 0, clipped = 0, tokens = 0 } = result.metrics;
+        if (sums.updates === 0) {
+          step.log({ ...firstPassMetrics(trees, result.scores), ...(tokens > 0 && { ratio: ratio / tokens }) });
+        }
+        sums.loss += result.loss;
+        sums.gradNorm += gradNorm;
+        sums.clipped += clipped;
+        sums.tokens += tokens;
+        sums.updates++;
+      }
+    }
+  });
+  step.log({ lr });
+  if (sums.updates === 0) return;
+  const { updates, tokens } = sums;
+  step.log({ loss: sums.loss / updates, gradNorm: sums.gradNorm / updates });
+  if (tokens > 0) step.log({ clipFraction: sums.clipped / tokens });
+}
+
+const carriesWeight = ({ response: { fields } }: CreditedResponse) =>
+  "weights" in fields || fields.advantages.some((advantage) => advantage !== 0);
