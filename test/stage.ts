@@ -1,6 +1,6 @@
 import type { Model } from "../src/engine/types.ts";
 import type { Forest } from "../src/forest/types.ts";
-import type { DataStage, DrawingStep, StoredSample } from "../src/method/stage.ts";
+import type { DataStage, DrawingStep, RecordLine, StoredSample } from "../src/method/stage.ts";
 import type { Problem, Task } from "../src/task/types.ts";
 
 export interface RecordedStep {
@@ -18,7 +18,11 @@ export async function memoryStage(options: {
   steps: number;
   lr: number;
   stored?: StoredSample[];
+  records?: RecordLine[];
+  evaluated?: Problem[];
 }) {
+  const files = new Map<string, readonly object[]>();
+  const notes: string[] = [];
   const { model, critic, task, stored = [] } = options;
   const source = await task.problems("train");
   const policy = await model.snapshot("stage start");
@@ -76,11 +80,21 @@ export async function memoryStage(options: {
     },
     sampled: () => recorded.slice(0, sampled).map(({ kept }) => kept),
     storedSamples: () => stored,
+    get over() {
+      return recorded.length - sampled >= options.steps;
+    },
+    storeRecords: (name, records) => void files.set(name, records),
+    storeYield: (counts) => void files.set("yield", [counts]),
+    records: (from) =>
+      options.records ?? [...files.values()].flat().map((value, i) => ({ place: `${from}:${i + 1}`, value })),
+    logged: () => recorded.map(({ metrics }) => metrics),
+    evaluatedQuestions: () => Promise.resolve(options.evaluated ?? []),
+    note: (text) => void notes.push(text),
     restart: () => model.reset(),
     gradeDemonstrations: (items) =>
       task.grade(
         items.map(({ problem, demonstration: i }) => ({ problem, response: problem.demonstrations?.[i] ?? "" })),
       ),
   };
-  return { stage, recorded };
+  return { stage, recorded, files, notes };
 }

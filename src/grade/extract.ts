@@ -191,7 +191,13 @@ function lineAfter(response: string, marker: string): Found | undefined {
   const start = response.lastIndexOf(marker);
   if (start < 0) return undefined;
   const rest = response.slice(start + marker.length).trimStart();
-  return { text: cleanAnswer(rest.split("\n", 1)[0]), start };
+  return { text: cleanAnswer(withoutClosingTag(rest.split("\n", 1)[0])), start };
+}
+
+/** A line without a closing tag at its end: `5</output>` states 5. */
+function withoutClosingTag(line: string): string {
+  const at = line.lastIndexOf("</");
+  return at >= 0 && /^<\/[a-z_]{1,30}>\s*$/.test(line.slice(at)) ? line.slice(0, at) : line;
 }
 
 /** Where the content of the box command at `start` begins, blanks skipped. */

@@ -7,21 +7,48 @@ import { solved } from "../task/solved.ts";
 import type { Problem } from "../task/types.ts";
 import type { DataStage } from "./stage.ts";
 
-/** The row of a problem's prompt and a demonstration, closed by the model's EOS id. One that the context does not hold is a UserError. */
+/**
+ * The row of a problem's prompt and a demonstration, closed by the model's EOS id; where spans of it are masked, its field `weights` is 0
+ * there and 1 elsewhere. One that the context does not hold is a UserError.
+ */
 export function demonstrationTree(model: Model, id: string, problem: Problem, demonstration: string): Tree {
   const [eos] = model.info.eosIds;
   if (eos === undefined) {
     throw new UserError("a demonstration ends with the model's EOS id, and this model names none");
   }
   const prompt = encodePrompt(model.tokenizer, problem);
-  const target = Int32Array.of(...encodeResponse(model.tokenizer, demonstration), eos);
+  const pieces = demonstrationPieces(problem, demonstration);
+  const encoded = pieces.map(({ text }) => encodeResponse(model.tokenizer, text));
+  const target = Int32Array.of(...encoded.flatMap((ids) => [...ids]), eos);
   const length = prompt.length + target.length;
   if (length > model.info.maxContext) {
     throw new UserError(
       `problem ${problem.id}: prompt and demonstration have ${length} tokens, the context holds ${model.info.maxContext}: leave it out or shorten it`,
     );
   }
-  return sequenceTree({ id, problem: problem.id }, prompt, target);
+  const tree = sequenceTree({ id, problem: problem.id }, prompt, target);
+  if (pieces.some(({ masked }) => masked)) {
+    const learned = encoded.flatMap((ids, i) => Array.from(ids, () => (pieces[i].masked ? 0 : 1)));
+    tree.segments[1].fields.weights = Float32Array.of(...learned, 1);
+  }
+  return tree;
+}
+
+/** A demonstration cut where its masked spans begin and end; each piece is encoded by itself. */
+export function demonstrationPieces(
+  { demonstrations = [], masks = [] }: Problem,
+  demonstration: string,
+): { text: string; masked: boolean }[] {
+  const spans = masks[demonstrations.indexOf(demonstration)] ?? [];
+  const pieces: { text: string; masked: boolean }[] = [];
+  let at = 0;
+  for (const [start, end] of spans) {
+    if (start > at) pieces.push({ text: demonstration.slice(at, start), masked: false });
+    pieces.push({ text: demonstration.slice(start, end), masked: true });
+    at = end;
+  }
+  if (at < demonstration.length) pieces.push({ text: demonstration.slice(at), masked: false });
+  return pieces;
 }
 
 /** A problem's demonstrations; a UserError where there are none. */

@@ -8,6 +8,7 @@ import { grpo } from "./grpo.ts";
 import { motif, motifSettings, roundsRowLength } from "./motif.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
+import { rfttData, rfttDataSettings } from "./rftt-data.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
 import { rftt, rfttHeads, rfttSettings } from "./rftt.ts";
 import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
@@ -61,11 +62,14 @@ export const methods = {
     name: "sft",
     settings: sftSettings,
     generates: false,
-    problemsPerStep: (settings) => settings.batch,
-    rowLength: (tokenizer, problem, { rounds, style = "default" }, task) =>
-      rounds === undefined
+    // Records may be fewer, or more, than problems.
+    problemsPerStep: ({ records, batch }) => (records === undefined ? batch : 1),
+    rowLength: (tokenizer, problem, { records, rounds, style = "default" }, task) => {
+      if (records !== undefined) return promptAndToken(tokenizer, problem);
+      return rounds === undefined
         ? sftRowLength(tokenizer, problem)
-        : sftRoundLength(tokenizer, problem, { rounds, style }, task),
+        : sftRoundLength(tokenizer, problem, { rounds, style }, task);
+    },
     quality: { loss: "lower" },
     run: sft,
   }),
@@ -126,6 +130,18 @@ export const methods = {
     rowLength: sftRowLength,
     quality: { reward: "higher", solveRate: "higher" },
     run: onlineSelftrain,
+  }),
+  "rftt-data": method({
+    name: "rftt-data",
+    settings: rfttDataSettings,
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    trainsPolicy: false,
+    files: ({ evaluated }) => evaluated,
+    // A question that is too long is counted, and left.
+    rowLength: () => 1,
+    quality: {},
+    run: rfttData,
   }),
   rerank: method({
     name: "rerank",

@@ -25,7 +25,12 @@ beforeAll(async () => {
 });
 const warm = (heads: HeadSpec[] = []): Promise<Model> =>
   engine.create({
-    ...{ base: "tiny", train: "full", vocabulary: WORDS, addTokens: TAG_TOKENS, seed: 1, heads },
+    base: "tiny",
+    train: "full",
+    vocabulary: WORDS,
+    addTokens: TAG_TOKENS,
+    seed: 1,
+    heads,
     from: { dir, optimizer: false },
   });
 

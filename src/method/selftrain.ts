@@ -103,8 +103,10 @@ export async function selftrain(stage: DataStage, settings: SelftrainSettings): 
   for await (const step of stage.stepsOver(examples.length)) {
     if (step.index === samplingSteps) step.log({ ...countOf(selected), examples: examples.length });
     const batch = step.draw(settings.batch).map((number, i) => {
-      const { problem, prompt, target } = examples[number];
-      return sequenceTree({ id: `${stage.name}/${step.index}/${i}`, problem }, prompt, target);
+      const { problem, prompt, target, weights } = examples[number];
+      const tree = sequenceTree({ id: `${stage.name}/${step.index}/${i}`, problem }, prompt, target);
+      if (weights !== undefined) tree.segments[1].fields.weights = weights;
+      return tree;
     });
     await supervisedUpdate(model, step, batch, settings);
   }
@@ -161,6 +163,8 @@ interface Example {
   problem: string;
   prompt: Int32Array;
   target: Int32Array;
+  /** 0 where a token is out of the loss; all are in it when absent. */
+  weights?: Float32Array;
 }
 
 /** What is left of a question's samples. */
@@ -240,9 +244,11 @@ function demonstrationExamples({ source, model }: DataStage, selected: Selected[
   for (let i = 0; i < source.size; i++) {
     const problem = source.at(i);
     for (const text of problem.demonstrations ?? []) {
-      const [prompt, target] = demonstrationTree(model, "", problem, text).segments.map(({ tokens }) => tokens);
+      const { segments } = demonstrationTree(model, "", problem, text);
+      const [prompt, target] = segments.map(({ tokens }) => tokens);
+      const { weights } = segments[1].fields;
       const copies = times - Number(texts.get(problem.id)?.has(text.trim()) ?? false);
-      for (let copy = 0; copy < copies; copy++) examples.push({ problem: problem.id, prompt, target });
+      for (let copy = 0; copy < copies; copy++) examples.push({ problem: problem.id, prompt, target, weights });
     }
   }
   return examples;

@@ -1,13 +1,15 @@
 import { z } from "zod";
 import { hashKey, uniform } from "../engine/random.ts";
+import { UserError } from "../errors.ts";
 import type { Model } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { encodePrompt, encodeResponse } from "../task/prompt.ts";
 import { ROUND_STYLES, roundDemonstrations, type RoundWording } from "../task/rounds.ts";
 import type { Problem, Task } from "../task/types.ts";
-import { AcceptedDemonstrations, demonstrationsOf, demonstrationTree } from "./demonstrations.ts";
+import { AcceptedDemonstrations, demonstrationPieces, demonstrationsOf, demonstrationTree } from "./demonstrations.ts";
 import { crossEntropy } from "./losses.ts";
+import { layoutOf, parseRecords, recordProblems } from "./records.ts";
 import type { DataStage, Step } from "./stage.ts";
 import { accumulate, adam, optimizerSettings } from "./update.ts";
 
@@ -18,6 +20,8 @@ export const sftSettings = z
     batch: z.int().positive().default(48),
     /** Trains on those demonstrations alone whose answer the task's reward accepts. */
     accepted: z.boolean().default(false),
+    /** Trains on records in place of the problems' demonstrations: the name of an earlier rftt-data stage, or a file or folder of records. */
+    records: z.string().min(1).optional(),
     /** Trains on rounds of demonstrations, so many each, in place of whole ones. */
     rounds: z.int().min(2).optional(),
     /** How they are worded, where the task does not say. */
@@ -27,11 +31,15 @@ export const sftSettings = z
   .refine((s) => !(s.accepted && s.rounds !== undefined), {
     path: ["accepted"],
     error: "a round states no final answer that could be accepted; leave accepted or rounds out",
+  })
+  .refine((s) => s.records === undefined || (!s.accepted && s.rounds === undefined), {
+    path: ["records"],
+    error: "records take the place of demonstrations; leave accepted and rounds out",
   });
 export type SftSettings = z.infer<typeof sftSettings>;
 
 /** What `supervisedUpdate` reads of a method's settings. */
-type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "rounds" | "style">;
+type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "records" | "rounds" | "style">;
 
 /**
  * Supervised fine-tuning on demonstrations: minimises the mean over the batch's response tokens of -log p(token | prompt,
@@ -39,6 +47,7 @@ type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "rounds" | "s
  * stream.
  */
 export async function sft(stage: DataStage, settings: SftSettings): Promise<void> {
+  if (settings.records !== undefined) return imitateRecords(stage, settings, settings.records);
   const accepted = settings.accepted ? new AcceptedDemonstrations(stage) : undefined;
 
   for await (const step of stage.steps()) {
@@ -60,7 +69,28 @@ export async function sft(stage: DataStage, settings: SftSettings): Promise<void
   }
 }
 
-/** One update on rows of a prompt (segment 0) and its target (segment 1): cross-entropy, the mean over the batch's target tokens. */
+/** The same on records: each is one row, and what their makers took out of the loss is context. */
+async function imitateRecords(stage: DataStage, settings: SftSettings, from: string): Promise<void> {
+  const records = parseRecords(stage.records(from));
+  if (records.length === 0) {
+    throw new UserError(
+      `\`records\`: ${from} holds none; search more questions, or have a program complete the set with rftt-data's \`merged\``,
+    );
+  }
+  const problems = recordProblems(records, stage.source, layoutOf(stage.tokenizer));
+  for await (const step of stage.stepsOver(problems.length)) {
+    const batch = step.draw(settings.batch).map((number, i) => {
+      const problem = problems[number];
+      return demonstrationTree(stage.model, `${stage.name}/${step.index}/${i}`, problem, demonstrationsOf(problem)[0]);
+    });
+    await supervisedUpdate(stage.model, step, batch, settings);
+  }
+}
+
+/**
+ * One update on rows of a prompt (segment 0) and its target (segment 1): cross-entropy, the mean over the batch's target tokens, those aside
+ * whose field `weights` is 0.
+ */
 export async function supervisedUpdate(
   model: Model,
   step: Step,
@@ -68,10 +98,11 @@ export async function supervisedUpdate(
   settings: SupervisedSettings,
 ): Promise<void> {
   // One mean over the whole batch: a token weighs the same whatever micro-batch it falls into.
-  const tokens = batch.reduce((sum, tree) => sum + tree.segments[1].tokens.length, 0);
-  for (const { segments } of batch) {
-    segments[1].fields.weights = new Float32Array(segments[1].tokens.length).fill(1 / tokens);
-  }
+  const learned = batch.map(
+    ({ segments: [, target] }) => target.fields.weights ?? new Float32Array(target.tokens.length).fill(1),
+  );
+  const tokens = learned.reduce((sum, weights) => sum + weights.reduce((a, b) => a + b, 0), 0);
+  batch.forEach(({ segments }, i) => (segments[1].fields.weights = learned[i].map((weight) => weight / tokens)));
   const lr = step.lr();
   const { loss, gradNorm } = await step.time("train", async () => {
     const { loss } = await accumulate(model, batch, crossEntropy(), settings.microBatch);
@@ -82,9 +113,13 @@ export async function supervisedUpdate(
 
 /** Tokens of the longest row that a problem can make. */
 export function sftRowLength(tokenizer: Tokenizer, problem: Problem): number {
-  const responses = demonstrationsOf(problem).map((text) => encodeResponse(tokenizer, text).length + 1);
+  const responses = demonstrationsOf(problem).map((text) => demonstrationLength(tokenizer, problem, text) + 1);
   return encodePrompt(tokenizer, problem).length + Math.max(...responses);
 }
+
+/** Tokens of a demonstration, its pieces encoded one by one. */
+const demonstrationLength = (tokenizer: Tokenizer, problem: Problem, text: string): number =>
+  demonstrationPieces(problem, text).reduce((sum, piece) => sum + encodeResponse(tokenizer, piece.text).length, 0);
 
 /** The same of its rounds. */
 export function sftRoundLength(tokenizer: Tokenizer, problem: Problem, wording: RoundWording, task: Task): number {

@@ -31,6 +31,12 @@ export interface StoredSample {
   solved: boolean;
 }
 
+/** A line of a file of records, not yet checked, and where it stands. */
+export interface RecordLine {
+  place: string;
+  value: unknown;
+}
+
 /** A response to be graded. */
 export interface GradedItem {
   problem: Problem;
@@ -56,6 +62,20 @@ export interface DataStage extends Stage {
   sampled(): Iterable<Forest> | undefined;
   /** Reads a file of samples that `rifft eval` wrote. Relative paths are the recipe's. */
   storedSamples(file: string): StoredSample[];
+  /** Whether the stage has used up its budget; false after a loop over its steps that an interrupt ended. */
+  readonly over: boolean;
+  /** Writes records of this stage, one a line, durably; the same name overwrites. */
+  storeRecords(name: string, records: readonly object[]): void;
+  /** Writes what came of the questions of the whole stage beside its records. */
+  storeYield(counts: Record<string, number>): void;
+  /** Records of an earlier stage by its name, or of a file or folder; relative paths are the recipe's. */
+  records(from: string): RecordLine[];
+  /** What the steps of this stage logged so far. */
+  logged(): Record<string, number>[];
+  /** The questions of the task's dev and test splits, and those of data files; relative paths are the recipe's. */
+  evaluatedQuestions(files: readonly string[]): Promise<Problem[]>;
+  /** Says something in the progress view and in the run's log. */
+  note(text: string): void;
   /** Between sampling and training: takes the model back to the base, as a stage begins from it. */
   restart(): Promise<void>;
   /** Steps on so many items of the method's own, which make an epoch. */

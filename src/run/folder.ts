@@ -7,9 +7,7 @@ import {
   ftruncateSync,
   mkdirSync,
   openSync,
-  readdirSync,
   readFileSync,
-  rmSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -17,10 +15,12 @@ import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { decodeTree, encodeTree } from "../forest/json.ts";
 import type { Forest } from "../forest/types.ts";
+import type { RecordLine } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { diskError, syncDir, syncFile, writeAll } from "./disk.ts";
 import { environmentSchema } from "./environment.ts";
 import { lockFolder } from "./lock.ts";
+import { readRecords, removeFrom, writeRecords } from "./records.ts";
 
 const journals = ["metrics", "timings", "verdicts"] as const;
 type JournalName = (typeof journals)[number];
@@ -153,6 +153,31 @@ export class RunFolder {
     return lines.map((line, i) => decodeTree(line, `${file}:${i + 1}`));
   }
 
+  /** Writes records of a stage, a file of its folder `records/<stage>`. */
+  writeRecords(stage: string, name: string, records: readonly object[]): void {
+    writeRecords(this.recordsOf(stage), name, records);
+  }
+
+  /** Writes what came of a stage's questions. */
+  writeYield(stage: string, counts: Record<string, number>): void {
+    const file = join(this.recordsOf(stage), "yield.json");
+    try {
+      writeFileSync(file, `${JSON.stringify(counts, null, 2)}\n`);
+      syncFile(file);
+    } catch (error) {
+      throw diskError(error, file);
+    }
+  }
+
+  /** The records of a stage of this run; undefined where it has none. */
+  readRecords(stage: string): RecordLine[] | undefined {
+    return /^[\w-]+$/.test(stage) && existsSync(this.recordsOf(stage)) ? readRecords(this.recordsOf(stage)) : undefined;
+  }
+
+  private recordsOf(stage: string): string {
+    return join(this.dir, "records", stage);
+  }
+
   /** Makes the JSON-lines files durable and returns their sizes in bytes. */
   sync(): Record<string, number> {
     const sizes: Record<string, number> = {};
@@ -183,10 +208,9 @@ export class RunFolder {
     const verdicts = readFileSync(join(this.dir, "verdicts.jsonl"));
     ftruncateSync(this.fd("verdicts"), verdicts.lastIndexOf("\n") + 1);
     stages.forEach((name, index) => {
-      const folder = join(this.dir, "rollouts", name);
-      if (index < stage || !existsSync(folder)) return;
-      for (const file of readdirSync(folder)) {
-        if (index > stage || file >= rolloutFile(step)) rmSync(join(folder, file), { recursive: true, force: true });
+      if (index < stage) return;
+      for (const kept of ["rollouts", "records"]) {
+        removeFrom(join(this.dir, kept, name), index > stage ? "" : rolloutFile(step));
       }
     });
   }

@@ -47,7 +47,8 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
       const { policy = [], critic } = entry.heads?.(settings) ?? {};
       return {
         settings: { ...settings },
-        lr: z.number().parse(settings.lr),
+        // A method that trains nothing has none.
+        lr: z.number().default(0).parse(settings.lr),
         problemsPerStep: entry.problemsPerStep(settings),
         heads: policy,
         criticHeads: critic,
@@ -80,4 +81,5 @@ export const methods: Record<string, Method> = {
   selftrain: method(entries.selftrain),
   "selftrain-online": method(entries["selftrain-online"]),
   rerank: method(entries.rerank),
+  "rftt-data": method(entries["rftt-data"]),
 };

@@ -4,14 +4,16 @@ import type { Model, Policy } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
 import { readSamples } from "../eval/samples.ts";
 import type { Forest } from "../forest/types.ts";
-import type { DataStage, DrawingStep, GradedItem, Step, StoredSample } from "../method/stage.ts";
+import type { DataStage, DrawingStep, GradedItem, RecordLine, Step, StoredSample } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Grade, Problem, ProblemSource, Task } from "../task/types.ts";
 import { AlarmWatch } from "./alarms.ts";
 import type { RunCounters } from "./counters.ts";
+import { allProblems, questionsOfFile } from "../task/leaks.ts";
 import type { RunFolder } from "./folder.ts";
 import type { VerdictJournal } from "./journal.ts";
 import type { Progress } from "./progress.ts";
+import { readRecords } from "./records.ts";
 import type { StageRecipe } from "./recipe.ts";
 import { fractionUsed, isOver, learningRateFactor, type Usage } from "./schedule.ts";
 
@@ -162,6 +164,33 @@ export class RunStage implements DataStage {
     const { samples, cut } = readSamples(path);
     if (cut) this.o.progress.note(`${path}: its last line was cut off and is left out`);
     return samples.map(({ problem, text, solved }) => ({ problem, text, solved }));
+  }
+
+  storeRecords(name: string, records: readonly object[]): void {
+    this.o.folder.writeRecords(this.name, name, records);
+  }
+
+  storeYield(counts: Record<string, number>): void {
+    this.o.folder.writeYield(this.name, counts);
+  }
+
+  records(from: string): RecordLine[] {
+    return this.o.folder.readRecords(from) ?? readRecords(resolve(this.o.baseDir, from));
+  }
+
+  logged(): Record<string, number>[] {
+    return this.o.folder.metricsOf(this.name);
+  }
+
+  async evaluatedQuestions(files: readonly string[]): Promise<Problem[]> {
+    const splits = this.task.splits.filter((split) => split !== "train");
+    const own = await Promise.all(splits.map((split) => this.task.problems(split)));
+    const others = await Promise.all(files.map((file) => questionsOfFile(resolve(this.o.baseDir, file))));
+    return [...own.flatMap((source) => allProblems(source) ?? []), ...others.flat()];
+  }
+
+  note(text: string): void {
+    this.o.progress.note(text);
   }
 
   async restart(): Promise<void> {

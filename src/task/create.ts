@@ -33,6 +33,8 @@ const problemSchema: z.ZodType<Problem> = z.strictObject({
   data: z.record(z.string(), z.unknown()).optional(),
 });
 
+const SPLITS: readonly Split[] = ["train", "dev", "test"];
+
 /**
  * Makes a task ready for use. Without a `grader` the reward runs in this thread, where a synchronous endless loop cannot be ended;
  * `loadTask` gives task files one that can.
@@ -46,6 +48,7 @@ export function createTask(definition: TaskDefinition, grader: Grader = graderOf
     grading: definition.grading,
     programs: definition.programs !== undefined,
     vocabulary: definition.vocabulary,
+    splits: SPLITS.filter((split) => definition.splits[split] !== undefined),
     rounds: definition.rounds,
     problems(split) {
       let source = opened.get(split);

@@ -73,6 +73,27 @@ export function stateAnswer(strategy: Strategy, answer: string): string {
   }
 }
 
+/** Strategies that look for a marker, so that a text without it states no answer. */
+const MARKED = ["boxed", "hashes", "reft", "tag", "phrase"] as const satisfies Strategy[];
+
+const isMarked = (strategy: Strategy): boolean => MARKED.some((marked) => marked === strategy);
+
+/** The marker with which a task's answers are stated; a box where it asks for none. */
+export const markedStrategy = ({ strict }: Grading): Strategy => strict.find(isMarked) ?? "boxed";
+
+/** The answers that a text states behind any marker, those of the task's own first; none where it has no marker. */
+export function statedAnswers(text: string, { strict }: Grading): string[] {
+  const order = new Set<Strategy>([...strict.filter(isMarked), ...MARKED]);
+  return [...order].flatMap((strategy) => extract(text, [strategy])?.text || []);
+}
+
+/** A last sentence that states an answer as the task asks. */
+export function outputText(grading: Grading, answer: string): string {
+  const strategy = markedStrategy(grading);
+  const stated = stateAnswer(strategy, answer);
+  return strategy === "boxed" ? `The answer is ${stated}.` : stated;
+}
+
 const strategies = z
   .union([z.enum(STRATEGIES), z.array(z.enum(STRATEGIES)).min(1)])
   .transform((names) => [names].flat());

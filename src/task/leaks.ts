@@ -1,4 +1,6 @@
+import { UserError } from "../errors.ts";
 import { questionText } from "./questions.ts";
+import { readRows } from "./read.ts";
 import type { Problem, ProblemSource } from "./types.ts";
 
 /** A question of the evaluation that was trained on. */
@@ -52,6 +54,21 @@ export function findLeaks(train: Problem[], evaluated: Problem[]): Leak[] {
     }
   }
   return [...found].sort(([a], [b]) => a - b).map(([, leak]) => leak);
+}
+
+/** The questions of a data file, whatever its set: the field `question` or `problem`, or SVAMP's `Body` and `Question`. */
+export async function questionsOfFile(file: string): Promise<Problem[]> {
+  return (await readRows(file)).map(({ place, value }) => {
+    const parts = [value.question, value.problem, value.Body, value.Question].filter(
+      (part) => typeof part === "string",
+    );
+    if (parts.length === 0) {
+      throw new UserError(
+        `${place}: expected a question in the field question or problem, found the fields ${Object.keys(value).join(", ") || "none"}`,
+      );
+    }
+    return { id: place, prompt: { text: parts.join(" ") } };
+  });
 }
 
 /** All problems of a source; undefined where it has no end. */

@@ -17,7 +17,7 @@ function write(name: string, content: string): void {
 
 const refused: [string, string | Record<string, unknown>, RegExp][] = [
   ["an unknown task", "gsm8", /^unknown task "gsm8" \(did you mean gsm8k\?\)$/],
-  ["nothing like a task", "zzzzzzzz", /built-in tasks: gsm8k, svamp, wordproblems, arithmetic/],
+  ["nothing like a task", "zzzzzzzz", /built-in tasks: gsm8k, svamp, wordproblems, tagged, arithmetic/],
   ["a table without a name", { path: "x" }, /`name` is missing: expected a built-in task/],
   [
     "an unknown option",

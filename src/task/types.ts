@@ -150,6 +150,7 @@ export interface Task {
   readonly programs: boolean;
   /** The words of a tiny model's tokenizer, where the task knows them all. */
   readonly vocabulary?: string[];
+  readonly splits: readonly Split[];
   readonly rounds?: RoundsDefinition;
   /** Throws a UserError when the task has no such split, naming those it has. */
   problems(split: Split): Promise<ProblemSource>;

@@ -1,0 +1,293 @@
+import { z } from "zod";
+import { hashKey, uniform } from "../engine/random.ts";
+import { UserError } from "../errors.ts";
+import { SCHEDULES } from "../rollout/mcts.ts";
+import { HttpProcessReward, type ProcessReward, processRewardSettings } from "../rollout/process-reward.ts";
+import {
+  harvest,
+  type PromptQuestion,
+  promptSearch,
+  type PromptTree,
+  type Solution,
+} from "../rollout/prompt-search.ts";
+import { gradeResponse, outputText, markedStrategy, stateAnswer, statedAnswers } from "../task/grading.ts";
+import { findLeaks } from "../task/leaks.ts";
+import { letterOf, questionText } from "../task/questions.ts";
+import { solved } from "../task/solved.ts";
+import type { Grading, Problem } from "../task/types.ts";
+import { layoutOf, recordOf, type TaggedRecord } from "./records.ts";
+import { plainSteps, recordFault, type RecordStep } from "./rftt-merge.ts";
+import { programSteps } from "./rftt-program.ts";
+import { type Selection, selectPaths, SORT_KEYS } from "./rftt-select.ts";
+import { affirmations, verifications } from "./rftt-verify.ts";
+import type { DataStage, Step } from "./stage.ts";
+
+/** Defaults are those of RFTT's released search and selection (arXiv 2502.13389). */
+export const rfttDataSettings = z
+  .strictObject({
+    /** Questions a step, which is what a resumed run repeats at most. */
+    prompts: z.int().positive().default(8),
+    /** Rollouts a question. */
+    rollouts: z.int().positive().default(16),
+    /** Longest path in steps. */
+    maxDepth: z.int().positive().default(15),
+    /** Exploration weight, and how it changes over the rollouts. */
+    c: z.number().min(0).default(2),
+    exploration: z.enum(SCHEDULES).default("const"),
+    temperature: z.number().positive().default(0.7),
+    /** New tokens of each function's text. */
+    maxTokens: z
+      .strictObject({
+        clarify: z.int().positive().default(512),
+        analysis: z.int().positive().default(512),
+        subquestion: z.int().positive().default(256),
+        next_step: z.int().positive().default(512),
+        direct_answer: z.int().positive().default(4096),
+      })
+      .prefault({}),
+    /** Direct answers of more sentences or paragraphs are harvested, and never visited. */
+    longAnswer: z.int().positive().default(4),
+    /** Rollouts of one question in flight at once; 1 is the sequential search. */
+    inFlight: z.int().positive().default(1),
+    /** Edges of the tree between the ends of a right and a wrong path at most. */
+    maxTreeDistance: z.int().min(2).default(3),
+    /** What paths are ordered by. */
+    order: z
+      .array(z.enum(SORT_KEYS))
+      .min(1)
+      .default([...SORT_KEYS]),
+    /** A server that scores steps. */
+    processReward: processRewardSettings.optional(),
+    /** Texts that are tried for a `verify`, and their new tokens. */
+    verifications: z.int().positive().default(4),
+    verifyTokens: z.int().positive().default(256),
+    /** Share of plain paths to which a `verify` that affirms is added. */
+    affirm: z.number().min(0).max(1).default(0.3),
+    /** Where fewer merged records survive, a program makes those that are missing of gold chains of thought. */
+    merged: z.int().min(0).default(0),
+    /** Files of questions that are evaluated later, beside the task's own dev and test splits: a question that occurs there is left out. */
+    evaluated: z.array(z.string().min(1)).default([]),
+  })
+  .refine(({ order, processReward }) => processReward !== undefined || order.join() !== "prm", {
+    path: ["order"],
+    error: 'order = ["prm"] needs `processReward`: without it all paths are alike',
+  });
+export type RfttDataSettings = z.infer<typeof rfttDataSettings>;
+
+/** What became of questions, by name: numbers that are added up over steps. */
+type Yield = Record<string, number>;
+
+/**
+ * Warm-up data for functional tokens (RFTT, arXiv 2502.13389, phase 1): the model searches solutions by prompts, a right and a wrong path that
+ * begin alike are merged into one that errs, notices and corrects itself, and right paths stand as they are. Trains nothing: it writes records,
+ * which `sft` reads.
+ */
+export async function rfttData(stage: DataStage, settings: RfttDataSettings): Promise<void> {
+  const { grading, programs, name } = stage.task;
+  if (grading === undefined || programs) {
+    throw new UserError(
+      `rftt-data needs a task whose answers are texts that are compared with a gold; ${name} ${programs ? "grades programs" : "has a reward of its own"}`,
+    );
+  }
+  const prm = settings.processReward && new HttpProcessReward(settings.processReward);
+  const evaluated = await stage.evaluatedQuestions(settings.evaluated);
+
+  for await (const step of stage.steps()) {
+    const drawn = step.problems(settings.prompts);
+    const leaked = leakedOf(evaluated, drawn);
+    const problems = drawn.filter(({ id }) => !leaked.has(id));
+
+    // 1. Search, and take every solution.
+    const questions = problems.map((problem, q) => promptQuestion(stage, step, problem, grading, q));
+    const { trees, forest } = await step.time("sample", () =>
+      promptSearch(stage.model, questions, { ...settings, schedule: settings.exploration }, async (answers) => {
+        const items = answers.map(({ question, answer }) => ({
+          problem: problems[question],
+          response: stateAnswer(markedStrategy(grading), answer),
+        }));
+        return (await step.grade(items)).map(solved);
+      }),
+    );
+    step.keep(forest);
+    const solutions = trees.map(harvest);
+    if (prm !== undefined) await step.time("score", () => score(prm, problems, solutions));
+
+    // 2. Choose paths, have them compared and confirmed, and merge.
+    const chosen = solutions.map((own) => selectPaths(own, settings));
+    const { records, rejected } = await step.time("sample", () =>
+      write(stage, step, problems, chosen, settings, grading),
+    );
+    stage.storeRecords(String(step.index).padStart(6, "0"), records);
+    step.log({ ...yieldOf(trees, solutions, chosen), ...kindsOf(records), leaked: leaked.size, ...rejected });
+  }
+
+  // 3. Complete the set by program, and say what came of it.
+  if (!stage.over) return;
+  const total = yieldIn(sum(stage.logged()));
+  const missing = Math.max(0, settings.merged - (total.merged ?? 0));
+  const made = missing === 0 ? [] : programRecords(stage, missing, settings, grading, evaluated);
+  stage.storeRecords("program", made);
+  const table = { ...total, program: made.length };
+  stage.storeYield(table);
+  stage.note(yieldTable(table));
+}
+
+/** The ids of questions that are evaluated too, word for word. */
+const leakedOf = (evaluated: Problem[], problems: Problem[]): Set<string> =>
+  new Set(findLeaks(evaluated, problems).flatMap(({ problem, exact }) => (exact ? problem : [])));
+
+function promptQuestion(stage: DataStage, step: Step, problem: Problem, grading: Grading, q: number): PromptQuestion {
+  const key = step.key(problem);
+  const walk = hashKey(`${key}/walk`);
+  return {
+    id: `${stage.name}/${step.index}/${q}`,
+    problem: problem.id,
+    question: questionWithOptions(problem),
+    chat: "messages" in problem.prompt,
+    answerForm: stateAnswer(markedStrategy(grading), "..."),
+    answerOf: (text) => statedAnswers(text, grading)[0],
+    key,
+    random: (rollout, depth) => uniform(walk, rollout, depth),
+  };
+}
+
+/** A question by itself, with its options where it has some. */
+function questionWithOptions(problem: Problem): string {
+  const options = (problem.options ?? []).map((text, i) => `\n${letterOf(i)}. ${text}`).join("");
+  return questionText(problem).trim() + (options === "" ? "" : `\n${options}`);
+}
+
+async function score(prm: ProcessReward, problems: Problem[], solutions: Solution[][]): Promise<void> {
+  const all = solutions.flatMap((own, q) => own.map((solution) => ({ question: questionText(problems[q]), solution })));
+  const scores = await prm.score(all.map(({ question, solution: { steps } }) => ({ question, steps })));
+  all.forEach(({ solution }, i) => (solution.scores = scores[i]));
+}
+
+/** The records of a step's questions, and why others were not made. */
+async function write(
+  stage: DataStage,
+  step: Step,
+  problems: Problem[],
+  chosen: Selection[],
+  settings: RfttDataSettings,
+  grading: Grading,
+): Promise<{ records: TaggedRecord[]; rejected: Yield }> {
+  const rejected: Yield = {};
+  const reject = (reason: string) => (rejected[`rejected: ${reason}`] = (rejected[`rejected: ${reason}`] ?? 0) + 1);
+  const layout = layoutOf(stage.tokenizer);
+  const subjects = problems.map((problem, q) => ({
+    problem,
+    question: questionWithOptions(problem),
+    chat: "messages" in problem.prompt,
+    key: step.key(problem),
+    chosen: chosen[q],
+  }));
+  const merged = await verifications(stage.model, subjects, settings, grading);
+  const affirmed = await affirmations(stage.model, subjects, settings, grading);
+  const records: TaggedRecord[] = [];
+  const add = (problem: Problem, kind: TaggedRecord["kind"], steps: RecordStep[]) => {
+    const fault = recordFault(steps, (text) => gradeResponse(problem, text, grading).strict.equal);
+    if (fault !== undefined) reject(`${kind}: ${fault}`);
+    else records.push(recordOf({ id: problem.id, problem: questionText(problem), kind }, steps, layout));
+  };
+  subjects.forEach(({ problem, chosen: { missing, plain } }, q) => {
+    if (missing !== undefined) reject(missing);
+    const found = merged[q];
+    if (found?.fault !== undefined) reject(found.fault);
+    if (found?.steps !== undefined) add(problem, "merged", found.steps);
+    plain.forEach((solution, i) => {
+      add(problem, "plain", plainSteps(solution, outputText(grading, solution.answer ?? ""), affirmed[q][i]));
+    });
+  });
+  return { records, rejected };
+}
+
+/** Records that a program makes of gold chains of thought, with a planted mistake each, and some whose check holds. */
+function programRecords(
+  stage: DataStage,
+  missing: number,
+  settings: RfttDataSettings,
+  grading: Grading,
+  evaluated: Problem[],
+): TaggedRecord[] {
+  const { source, seed, name } = stage;
+  if (source.size === Infinity)
+    throw new UserError("`merged`: gold chains are taken from a training split with an end");
+  const problems = Array.from({ length: source.size }, (_, i) => source.at(i));
+  const leaked = leakedOf(evaluated, problems);
+  const layout = layoutOf(stage.tokenizer);
+  // A check that holds for each 1 / affirm checks, as among the model's own.
+  const holding = Math.ceil((missing * settings.affirm) / Math.max(1e-9, 1 - settings.affirm));
+  const records: TaggedRecord[] = [];
+  for (const problem of problems) {
+    if (records.length >= missing + holding) break;
+    const chain = problem.demonstrations?.[0];
+    if (chain === undefined || problem.answer === undefined || leaked.has(problem.id)) continue;
+    const planted = records.length < missing;
+    const key = `${seed}/${name}/program/${problem.id}`;
+    const steps = programSteps(chain, outputText(grading, problem.answer), { key, planted });
+    if (steps === undefined) continue;
+    if (recordFault(steps, (text) => gradeResponse(problem, text, grading).strict.equal) !== undefined) continue;
+    records.push(recordOf({ id: problem.id, problem: questionText(problem), kind: "program" }, steps, layout));
+  }
+  return records;
+}
+
+function yieldOf(trees: PromptTree[], solutions: Solution[][], chosen: Selection[]): Yield {
+  const all = solutions.flat();
+  return {
+    questions: trees.length,
+    ...sum(trees.map(({ counts }) => ({ ...counts }))),
+    solutions: all.length,
+    answered: all.filter(({ answer }) => answer !== undefined).length,
+    right: all.filter(({ right }) => right).length,
+    wrong: all.filter(({ right, answer }) => !right && answer !== undefined).length,
+    solvedQuestions: solutions.filter((own) => own.some(({ right }) => right)).length,
+    pairs: chosen.filter(({ pair }) => pair !== undefined).length,
+  };
+}
+
+const kindsOf = (records: TaggedRecord[]): Yield => ({
+  merged: records.filter(({ kind }) => kind === "merged").length,
+  plain: records.filter(({ kind }) => kind === "plain").length,
+});
+
+function sum(counts: readonly Yield[]): Yield {
+  const total: Yield = {};
+  for (const one of counts) {
+    for (const [name, count] of Object.entries(one)) total[name] = (total[name] ?? 0) + count;
+  }
+  return total;
+}
+
+/** The rows of the yield table in their order, and what they are called. */
+const ROWS = {
+  questions: "questions searched",
+  leaked: "questions left out: they are evaluated",
+  texts: "texts written",
+  cut: "  of them cut off at the token limit",
+  empty: "  left out: nothing whole",
+  tagged: "  left out: they hold a tag",
+  overlong: "texts not asked for: the prompt fills the context",
+  solutions: "solutions",
+  answered: "  that state an answer",
+  right: "  right",
+  wrong: "  wrong",
+  solvedQuestions: "questions with a right solution",
+  pairs: "right and wrong pairs",
+  merged: "merged records",
+  plain: "plain records",
+  program: "records made by program",
+};
+
+/** What of a stage's metrics belongs to its yield; the rest are counts of the engine. */
+const yieldIn = (metrics: Yield): Yield =>
+  Object.fromEntries(Object.entries(metrics).filter(([key]) => key in ROWS || key.startsWith("rejected: ")));
+
+/** The yield as a table: a name and a number a line, and a line for each reason why a record was not made. */
+export function yieldTable(total: Yield): string {
+  const rows = Object.entries(ROWS).map(([key, name]) => [name, total[key] ?? 0] as const);
+  const reasons = Object.entries(total).filter(([key]) => key.startsWith("rejected: "));
+  const lines = [...rows, ...reasons].map(([name, count]) => `  ${name.padEnd(52)} ${String(count).padStart(8)}`);
+  return ["warm-up data:", ...lines].join("\n");
+}

@@ -1,0 +1,110 @@
+import type { Pair } from "./rftt-select.ts";
+import type { Solution } from "../rollout/prompt-search.ts";
+import { G2, type Step, validate } from "../tags/index.ts";
+
+/** A step of a record; without `learned` it is context and out of the loss. */
+export interface RecordStep extends Step {
+  learned: boolean;
+}
+
+const learned = (step: Step): RecordStep => ({ ...step, learned: true });
+
+/**
+ * A solution as grammar G2 has it: a direct answer at the beginning, which G2 has not, is a `next_step`.
+ */
+function asG2(steps: readonly Step[]): Step[] {
+  return steps.map((step, i) => (i === 0 && step.fn === "direct_answer" ? { ...step, fn: "next_step" } : step));
+}
+
+/** A right path and its short last block; `verify` affirms it, where there is one. */
+export function plainSteps(solution: Solution, output: string, verify?: string): RecordStep[] {
+  const check: Step[] = verify === undefined ? [] : [{ fn: "verify", text: verify }];
+  return [...asG2(solution.steps), ...check, { fn: "output" as const, text: output }].map(learned);
+}
+
+/**
+ * Branch merging (RFTT, arXiv 2502.13389): the shared beginning, the wrong path's own steps, what is wrong with them, then the right path's own
+ * steps, of which the first becomes `refine`, and an `output`. The wrong steps, tags and all, are out of the loss.
+ */
+export function mergedSteps({ right, wrong, shared }: Pair, verify: string, output: string): RecordStep[] {
+  const faulty = asG2(wrong.steps);
+  const [first, ...rest] = right.steps.slice(shared);
+  return [
+    ...faulty.map((step, i) => ({ ...step, learned: i < shared })),
+    learned({ fn: "verify", text: verify }),
+    learned({ fn: "refine", text: first.text }),
+    ...rest.map(learned),
+    learned({ fn: "output", text: output }),
+  ];
+}
+
+/** Whether the right path's first own step says what a wrong step said. */
+export function repeatsFault({ right, wrong, shared }: Pair): boolean {
+  const plain = (text: string) => text.toLowerCase().replace(/\s+/g, " ").trim();
+  const refined = plain(right.steps[shared].text);
+  return wrong.steps.slice(shared).some(({ text }) => plain(text) === refined);
+}
+
+/** What is asked of the model that compares two branches. Answers are taken out of both: what it writes is to find a fault, not a result. */
+export function verifyPrompt(question: string, { right, wrong, shared }: Pair): string {
+  const shown = (steps: readonly Step[]) => steps.map(({ text }) => withoutAnswers(text)).join("\n") || "None";
+  const before = shared === 0 ? "" : `\n\nSteps that are right:\n${shown(wrong.steps.slice(0, shared))}`;
+  return `Below is a question and steps of a solution that hold a mistake, then steps that do it right. Compare them. In one or two sentences say what the mistake is and where it is made. Speak of the mistaken steps alone, do not mention the other ones, and state no final answer. Begin with "The mistake".
+
+Question: ${question}${before}
+
+Mistaken steps:
+${shown(wrong.steps.slice(shared))}
+
+Steps that do it right:
+${shown(right.steps.slice(shared))}`;
+}
+
+/** What is asked of the model that confirms a right path. */
+export function affirmPrompt(question: string, { steps }: Solution): string {
+  return `Below is a question and a right solution of it. In one sentence say what was checked and that it holds. State no final answer. Begin with "Checking".
+
+Question: ${question}
+
+Solution:
+${steps.map(({ text }) => withoutAnswers(text)).join("\n")}`;
+}
+
+/** A text without the places that state an answer. */
+export function withoutAnswers(text: string): string {
+  return text
+    .replace(/\\(?:boxed|fbox)\{(?:[^{}]|\{[^{}]*\})*\}/g, "...")
+    .replace(/####[^\n]*/g, "")
+    .replace(/<answer>[^<]*(?:<\/answer>)?/g, "")
+    .replace(/((?:the|final|correct) answer(?: is|:))[^.\n]*(?:\.\d[^.\n]*)*/gi, "$1 ...")
+    .trim();
+}
+
+export type VerifyFault =
+  "empty verify" | "verify states the answer" | "verify speaks of the other branch" | "verify affirms";
+
+/** Why a text that was to name a fault is refused; undefined where it is not. `statesAnswer` says whether a text states the right answer. */
+export function verifyFault(text: string, statesAnswer: (text: string) => boolean): VerifyFault | undefined {
+  if (text === "") return "empty verify";
+  if (statesAnswer(text)) return "verify states the answer";
+  if (
+    /\b(?:do|does|did) it right\b|\bother (?:steps|solution)\b|\b(?:right|correct|second) (?:steps|solution)\b/i.test(
+      text,
+    )
+  ) {
+    return "verify speaks of the other branch";
+  }
+  return affirms(text) ? "verify affirms" : undefined;
+}
+
+/** Whether a text says that all is well. */
+export const affirms = (text: string): boolean =>
+  /\bno (?:mistakes?|errors?)\b|\b(?:is|are|was|were) (?:all |indeed )?(?:correct|right)\b|\bholds\b/i.test(text) &&
+  !/\bnot (?:correct|right)\b/i.test(text);
+
+/** Why the steps are no record: the grammar's reason; undefined where they are a whole path of G2 with the right answer in `output` at its end. */
+export function recordFault(steps: readonly RecordStep[], rightOutput: (text: string) => boolean): string | undefined {
+  const violation = validate(steps, G2);
+  if (violation !== undefined) return violation.reason;
+  return rightOutput(steps[steps.length - 1].text) ? undefined : "the output is not right";
+}

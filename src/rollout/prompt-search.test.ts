@@ -1,0 +1,215 @@
+import { describe, expect, test } from "vitest";
+import { RandomStream } from "../engine/random.ts";
+import type { Model } from "../engine/types.ts";
+import { validateForest } from "../forest/validate.ts";
+import { G1, validate } from "../tags/index.ts";
+import { scriptedModel, type Script } from "../../test/scripted-model.ts";
+import { type Action, actionPrompt, actionText, answerLength } from "./prompt-actions.ts";
+import { harvest, type PromptQuestion, promptSearch, type PromptSearchSettings } from "./prompt-search.ts";
+
+const settings: PromptSearchSettings = {
+  rollouts: 16,
+  c: 2,
+  schedule: "const",
+  maxDepth: 6,
+  temperature: 0.7,
+  maxTokens: { clarify: 64, analysis: 64, subquestion: 64, next_step: 64, direct_answer: 128 },
+  longAnswer: 4,
+  inFlight: 1,
+};
+
+const question = (id: string): PromptQuestion => {
+  const stream = new RandomStream(id);
+  const numbers = new Map<string, number>();
+  return {
+    id,
+    problem: `p-${id}`,
+    question: `What is ${id}?`,
+    chat: true,
+    answerForm: "#### ...",
+    answerOf: (text) => /#### (\d+)/.exec(text)?.[1],
+    key: `key-${id}`,
+    random: (rollout, depth) => {
+      const place = `${rollout}/${depth}`;
+      const number = numbers.get(place) ?? stream.uniform();
+      numbers.set(place, number);
+      return number;
+    },
+  };
+};
+
+const judge = (answers: { answer: string }[]) => Promise.resolve(answers.map(({ answer }) => answer === "5"));
+
+/** Which action a prompt asks for. */
+function actionOf(prompt: string): Action {
+  if (prompt.startsWith("Say the question again")) return "clarify";
+  if (prompt.includes("In one or two sentences, say which way")) return "analysis";
+  if (prompt.includes("Name one smaller problem")) return "subquestion";
+  if (prompt.includes("Finish the solution")) return "direct_answer";
+  return "next_step";
+}
+
+const LONG = "One. Two. Three. Four.\n#### 5";
+
+/** A model whose texts are a function of the request: the answers are 5 and 6 by turns, every fourth step is a last one. */
+const script: Script = (prompt, index, { key }) => {
+  const random = new RandomStream(`${key}/${index}`);
+  const answer = `#### ${5 + random.below(2)}`;
+  switch (actionOf(prompt)) {
+    case "clarify":
+      return `It asks this ${random.below(1000)}.`;
+    case "analysis":
+      return `Analysis: take away ${random.below(1000)}.`;
+    case "subquestion":
+      return `Let's find ${random.below(1000)} now`;
+    case "direct_answer":
+      return `Take ${random.below(1000)}.\n${answer}`;
+    case "next_step":
+      return random.below(4) === 0
+        ? `Final step: done ${random.below(1000)}.\n${answer}`
+        : `Next step: do ${random.below(1000)}.`;
+  }
+};
+
+describe("search by prompts", () => {
+  test("the root's expansion asks for exactly nine texts", async () => {
+    const { model, requests } = scriptedModel(script);
+    await promptSearch(model, [question("a")], { ...settings, rollouts: 1, maxDepth: 1 }, judge);
+    expect(requests.map(({ n }) => n)).toEqual([2, 2, 2, 1, 2]);
+    expect(requests.reduce((sum, { n }) => sum + n, 0)).toBe(9);
+    expect(requests.map(({ maxTokens }) => maxTokens)).toEqual([64, 64, 64, 128, 64]);
+  });
+
+  test("a direct answer of five sentences is never visited and is harvested; every rollout passes the root", async () => {
+    const { model } = scriptedModel((prompt, index, request) =>
+      actionOf(prompt) === "direct_answer" ? LONG : script(prompt, index, request),
+    );
+    const { trees } = await promptSearch(model, [question("a")], settings, judge);
+    const [tree] = trees;
+    const direct = tree.nodes.flatMap((node, id) => (node.step?.fn === "direct_answer" ? [id] : []));
+    expect(direct.length).toBeGreaterThan(3);
+    for (const id of direct) {
+      expect(tree.nodes[id].length).toBe(5);
+      expect(tree.search.nodes[id]).toMatchObject({ N: 0, Q: 0 });
+    }
+    const leaves = harvest(tree).map(({ trajectory }) => trajectory.at(-1));
+    for (const id of direct) expect(leaves).toContain(id);
+    expect(tree.search.nodes[0].N).toBe(settings.rollouts);
+    expect(tree.search.nodes.every(({ pending }) => pending === 0)).toBe(true);
+  });
+
+  test("a short direct answer may end a simulation, and is never selected", async () => {
+    const { model } = scriptedModel(script);
+    const { trees } = await promptSearch(model, [question("b")], { ...settings, rollouts: 40 }, judge);
+    const [tree] = trees;
+    const visited = tree.nodes.flatMap((node, id) =>
+      node.step?.fn === "direct_answer" ? [tree.search.nodes[id].N] : [],
+    );
+    expect(Math.max(...visited)).toBe(1);
+  });
+
+  test("every path is one of the grammar, values are what was judged and visits add up", async () => {
+    const { model } = scriptedModel(script);
+    const { trees, forest } = await promptSearch(model, ["a", "b", "c"].map(question), settings, judge);
+    validateForest(forest);
+    for (const tree of trees) {
+      const solutions = harvest(tree);
+      expect(solutions.length).toBeGreaterThan(5);
+      for (const { steps, answer, right } of solutions) {
+        expect(validate(steps, G1)).toBeUndefined();
+        expect(right).toBe(answer === "5");
+      }
+      for (const { children, N } of tree.search.nodes) {
+        const below = (children ?? []).reduce((sum, id) => sum + tree.search.nodes[id].N, 0);
+        if (children !== undefined && children.length > 0) expect(N).toBe(below);
+      }
+    }
+  });
+
+  test.each([1, 3])("a tree is the same alone and among others, %i rollouts in flight", async (inFlight) => {
+    const run = async (ids: string[]) => {
+      const { model } = scriptedModel(script);
+      const { trees } = await promptSearch(model, ids.map(question), { ...settings, inFlight }, judge);
+      return trees.map(({ nodes, search, counts }) => ({ nodes, search: search.nodes, counts }));
+    };
+    const together = await run(["a", "b", "c", "d"]);
+    expect(await run(["c"])).toEqual([together[2]]);
+    expect(await run(["d", "a"])).toEqual([together[3], together[0]]);
+  });
+
+  test("all trees share a wave's call of the model: as many calls as the longest search makes alone", async () => {
+    const { model } = scriptedModel(script);
+    const callsFor = async (ids: string[]) => {
+      let calls = 0;
+      const sample: Model["sample"] = (asked) => {
+        calls++;
+        return model.sample(asked);
+      };
+      await promptSearch({ ...model, sample }, ids.map(question), settings, judge);
+      return calls;
+    };
+    const ids = ["a", "b", "c", "d", "e", "f"];
+    const alone = [];
+    for (const id of ids) alone.push(await callsFor([id]));
+    expect(await callsFor(ids)).toBe(Math.max(...alone));
+  });
+
+  test("empty texts, tags and texts that are cut off are counted; a tree of which nothing is left ends", async () => {
+    const { model } = scriptedModel((prompt, index) => {
+      const action = actionOf(prompt);
+      if (action === "clarify") return { text: "It asks", stop: "length" };
+      if (action === "analysis") return index === 0 ? "  \n" : "Analysis: <verify> no";
+      return action === "direct_answer" ? "</output>" : "";
+    });
+    const [tree] = (await promptSearch(model, [question("a")], settings, judge)).trees;
+    expect(tree.counts).toEqual({ texts: 9, cut: 2, empty: 7, tagged: 2, overlong: 0 });
+    expect(harvest(tree)).toEqual([]);
+    expect(tree.search.nodes[0].N).toBe(settings.rollouts);
+  });
+
+  test("a question that fills the context is counted, and asked for nothing", async () => {
+    const { model, requests } = scriptedModel(script, 40);
+    const [tree] = (await promptSearch(model, [question("a")], settings, judge)).trees;
+    expect(requests).toEqual([]);
+    expect(tree.counts).toEqual({ texts: 0, cut: 0, empty: 0, tagged: 0, overlong: 9 });
+    expect(tree.search.nodes[0].N).toBe(settings.rollouts);
+  });
+});
+
+describe("actions", () => {
+  test("a prompt holds the question and the steps, without tags or numbers", () => {
+    const context = { question: "How many?", answerForm: "#### ..." };
+    const first = actionPrompt("next_step", { ...context, steps: [] });
+    expect(first).toContain("first step");
+    expect(first).toMatch(/Existing steps:\nNone\n\n/);
+    const steps = [
+      { fn: "analysis" as const, text: "Subtract." },
+      { fn: "next_step" as const, text: "8 - 3 = 5." },
+    ];
+    const later = actionPrompt("direct_answer", { ...context, steps });
+    expect(later).toMatch(/^Question: How many\?\n\nExisting steps:\nSubtract\.\n8 - 3 = 5\.\n\nFinish/);
+    expect(later).toContain("#### ...");
+    const asked = actionPrompt("next_step", {
+      ...context,
+      steps: [...steps, { fn: "subquestion", text: "Let's add now" }],
+    });
+    expect(asked).toMatch(/8 - 3 = 5\.\n\nTo be solved now: Let's add now\n\n/);
+  });
+
+  test.each<[Action, string, boolean, string]>([
+    ["analysis", "Analysis: Add both.", false, "Add both."],
+    ["next_step", "**Next step**: Add.\n3 + 4 = 7", false, "Add.\n3 + 4 = 7"],
+    ["next_step", "Next step: Add 3.5 and 2. Then we tak", true, "Add 3.5 and 2."],
+    ["next_step", "Next step: never done", true, ""],
+    ["clarify", "Clarified Question: One. Two. Three. Four.", false, "One. Two. Three."],
+    ["direct_answer", "Solution: 3 + 4 = 7\n#### 7", false, "3 + 4 = 7\n#### 7"],
+  ])("what is kept of %s: %j", (action, text, cut, kept) => {
+    expect(actionText(action, text, cut)).toBe(kept);
+  });
+
+  test("a direct answer is as long as its sentences or its paragraphs", () => {
+    expect(answerLength("One. Two.\nThree 3.5 is less.")).toBe(3);
+    expect(answerLength("a\n\nb\n\nc")).toBe(3);
+    expect(answerLength(LONG)).toBe(5);
+  });
+});
