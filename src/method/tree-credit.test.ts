@@ -306,8 +306,20 @@ describe("length is not paid for", () => {
 
   test("differences of scores add up to the last score less the first, however many steps there are", () => {
     const node = (id: number, depth: number): SearchNode => ({
-      ...{ id, parent: id - 1, fn: "next_step", text: 0, depth, prior: 1, N: 1, Q: 0, choice: -1, segment: -1 },
-      ...{ rollout: 0, allowed: [], logprobs: [], rollouts: 0 },
+      id,
+      parent: id - 1,
+      fn: "next_step",
+      text: 0,
+      depth,
+      prior: 1,
+      N: 1,
+      Q: 0,
+      choice: -1,
+      segment: -1,
+      rollout: 0,
+      allowed: [],
+      logprobs: [],
+      rollouts: 0,
     });
     const nodes = Array.from({ length: 11 }, (_, id) => node(id, id));
     const differences = stepDifferences(nodes, new Map(nodes.slice(1).map(({ id }) => [id, 0.7])));
