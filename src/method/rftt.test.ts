@@ -95,7 +95,7 @@ describe("RFTT", () => {
     const judged = await warm([PROCESS]);
     const recorded = await run(
       10,
-      { processReward: "head", stepCredit: 0.1, stepTokens: 5, processLr: 3e-3 },
+      { processReward: "head", stepCredit: 0.1, stepTokens: 5, lr: 1e-3, processLr: 3e-3 },
       1e-3,
       judged,
     );
