@@ -48,7 +48,16 @@ async function explore(off = 0.3): Promise<Explored[]> {
   const { forest, trees } = await searchTrees(
     model,
     questions,
-    { ...SEARCH_DEFAULTS, rollouts: 10, floor: 0.25, stepTokens: 8, answerTokens: 8, maxTokens: 40, grammar: G2, without: [] },
+    {
+      ...SEARCH_DEFAULTS,
+      rollouts: 10,
+      floor: 0.25,
+      stepTokens: 8,
+      answerTokens: 8,
+      maxTokens: 40,
+      grammar: G2,
+      without: [],
+    },
     { value },
   );
   return forest.map((tree, q): Explored => {
