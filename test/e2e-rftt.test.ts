@@ -92,7 +92,7 @@ beforeAll(async () => {
 test("killed in the middle of a search, and resumed, it ends with the same bytes", async () => {
   const run = join(dir, "killed");
   const all = verdicts(whole);
-  expect(all).toBeGreaterThan(40);
+  expect(all).toBeGreaterThan(30);
   const random = new RandomStream("kill/rftt");
   // Verdicts are written while a search is under way.
   const kills = [0.1, 0.45, 0.8].map((share) => Math.ceil(share * all));
