@@ -18,23 +18,29 @@ export interface AnswerGrade {
   reason: string;
 }
 
+/** A response and how it fares as an answer. */
+interface GradedResponse {
+  text: string;
+  tokens: number[];
+  /** Natural log, at the sampling temperature (1 where that is 0). */
+  logprobs: number[];
+  stop: "eos" | "stop" | "length";
+  /** In the format that the prompt asks for. Of a task with a reward of its own: whether that counts as right. */
+  strict: AnswerGrade;
+  /** By every strategy in the documented order; absent where the task has a reward of its own and no gold. */
+  flexible?: AnswerGrade;
+}
+
 /** A response of a round before the last. */
-export interface EarlierRound {
+export interface EarlierRound extends GradedResponse {
   /** Tokens of what the round was asked. */
   prompt: number;
   /** What it was handed of the round before; absent where that was nothing. */
   progress?: string;
-  text: string;
-  tokens: number[];
-  logprobs: number[];
-  stop: "eos" | "stop" | "length";
-  /** How it fares as an answer. */
-  strict: AnswerGrade;
-  flexible?: AnswerGrade;
 }
 
-/** One line of a samples file. It stands for itself: grading it again needs neither model nor data set. */
-export interface EvaluatedSample {
+/** One line of a samples file: a response, of several rounds the last one's. It stands for itself: grading it again needs neither model nor data set. */
+export interface EvaluatedSample extends GradedResponse {
   /** The problem's id. */
   problem: string;
   /** From 0, within the problem. */
@@ -52,16 +58,6 @@ export interface EvaluatedSample {
   rounds?: EarlierRound[];
   prompt?: number;
   progress?: string;
-  /** The response; of several rounds the last one's. */
-  text: string;
-  tokens: number[];
-  /** Natural log, at the sampling temperature (1 where that is 0). */
-  logprobs: number[];
-  stop: "eos" | "stop" | "length";
-  /** In the format that the prompt asks for. Of a task with a reward of its own: whether that counts as right. */
-  strict: AnswerGrade;
-  /** By every strategy in the documented order; absent where the task has a reward of its own and no gold. */
-  flexible?: AnswerGrade;
   reward: number;
   parts: Record<string, number>;
   /** `strict.verdict` is `equal`. */

@@ -9,6 +9,7 @@ import { explainedVariance, gae, meanAndStd, tokenWeights, whiten } from "./adva
 import { firstPassMetrics, klMetrics, rewardMetrics, sampleMetrics } from "./diagnostics.ts";
 import { clippedValue, k1, ppo, ppoValue, valuesBefore } from "./losses.ts";
 import { drawsWhole, questionsOf, TRUNCATED } from "./sampling.ts";
+import { referencePolicy } from "./policy-update.ts";
 import type { Stage, Step } from "./stage.ts";
 import { type Accumulated, accumulate, adam, optimizerSettings } from "./update.ts";
 
@@ -67,8 +68,7 @@ export async function reft(stage: Stage, settings: ReftSettings): Promise<void> 
   const { model, task } = stage;
   const critic = settings.critic === "separate" ? separateCritic(stage) : model;
   // The policy of the warm-up, which the KL cost holds on to.
-  const reference =
-    settings.beta === 0 ? undefined : settings.reference === "base" ? "base" : await stage.startPolicy();
+  const reference = await referencePolicy(stage, settings);
 
   for await (const step of stage.steps()) {
     // 1. One response to each question, from the policy as it is.

@@ -1,13 +1,15 @@
 import { z } from "zod";
-import type { HeadSpec, Loss, OptimSettings, Policy } from "../engine/types.ts";
+import type { HeadSpec, Loss, OptimSettings } from "../engine/types.ts";
 import { FUNCTIONS, G2, parseTolerant } from "../tags/index.ts";
 import { HttpProcessReward, type ProcessReward, processRewardSettings } from "../rollout/process-reward.ts";
 import { SEARCH_DEFAULTS, type SearchLeaf, searchTrees } from "../rollout/search.ts";
 import { sampleGroups } from "../rollout/single.ts";
 import { questionText } from "../task/questions.ts";
+import { solved } from "../task/solved.ts";
 import type { Grade, Problem } from "../task/types.ts";
-import { firstPassMetrics, klMetrics, rewardMetrics } from "./diagnostics.ts";
+import { firstPassMetrics, rewardMetrics } from "./diagnostics.ts";
 import { ppo } from "./losses.ts";
+import { referencePolicy, scoreReference } from "./policy-update.ts";
 import { HeadProcessReward, PROCESS, setStepTargets } from "./process-head.ts";
 import { exploredMetrics } from "./rftt-metrics.ts";
 import { needsScores, rewardOf, REWARDS } from "./rftt-rewards.ts";
@@ -123,13 +125,7 @@ export async function rftt(stage: Stage, settings: RfttSettings): Promise<void> 
     const forest = explored.map(({ tree }) => tree);
 
     // 2. Log-probs of the reference policy.
-    if (reference !== undefined) {
-      const scores = await step.time("score", () => model.forward(forest, reference));
-      forest.forEach(({ segments }, t) =>
-        segments.forEach((segment, s) => (segment.fields.refLogprobs = scores[t].logprobs[s])),
-      );
-      step.log(klMetrics(forest));
-    }
+    await scoreReference(stage, step, forest, reference);
 
     // 3. Advantages of paths or of steps, and the values of the functions that the search chose among.
     const credits = creditOf(explored, settings);
@@ -189,11 +185,6 @@ function processReward({ model }: Stage, { processReward: kind }: RfttSettings):
   return kind === "head" ? new HeadProcessReward(model) : new HttpProcessReward(kind);
 }
 
-async function referencePolicy(stage: Stage, { beta, reference }: RfttSettings): Promise<Policy | undefined> {
-  if (beta === 0) return undefined;
-  return reference === "base" ? "base" : stage.startPolicy();
-}
-
 /** The clipped surrogate; functions by all actions where they are trained so; the head's loss where there is one. */
 function objective(settings: RfttSettings): Loss {
   const { clipLow, clipHigh, processCoefficient: coefficient } = settings;
@@ -248,7 +239,7 @@ async function search(
       const judged = { grade, scores: scores[question].get(leaf), key };
       const { reward, steps } = rewardOf(settings.reward, judged, settings.partialReward);
       ends[question].set(node, { grade: { ...(grade ?? UNFINISHED), reward }, reward, steps });
-      return settings.reward === "paper" ? reward : Number((grade?.parts.correct ?? grade?.reward ?? 0) >= 1);
+      return settings.reward === "paper" ? reward : Number(grade !== undefined && solved(grade));
     });
   };
   const { forest, trees, waves } = await step.time("sample", () =>
