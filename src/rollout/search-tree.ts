@@ -213,7 +213,7 @@ export class TreeSearch {
     const { prompt, key } = this.question;
     const stop = this.tags.all;
     if (fn === "root") {
-      const scoreIds = this.idsOf(this.next([]));
+      const scoreIds = this.idsOf(allowedNext(this.settings.grammar, []));
       return { prefix: prompt, n: 1, maxTokens: 0, temperature, stop: [], scoreIds, key };
     }
     const before = this.before(node);
@@ -225,7 +225,7 @@ export class TreeSearch {
       temperature,
       ...(topP < 1 && { topP }),
       stop,
-      ...(this.goesOn(node) && { scoreNext: this.idsOf(this.next(path)) }),
+      ...(this.goesOn(node) && { scoreNext: this.idsOf(allowedNext(this.settings.grammar, path)) }),
       key: `${key}/${this.placeOf(node)}`,
     };
   }
@@ -236,7 +236,7 @@ export class TreeSearch {
     const { fn, path, steps } = state;
     if (fn === "root") {
       state.ids = this.question.prompt;
-      this.expand(node, this.next([]), sample.idLogprobs);
+      this.expand(node, allowedNext(this.settings.grammar, []), sample.idLogprobs);
       return;
     }
     const { tokens, logprobs, stop } = sample;
@@ -246,7 +246,7 @@ export class TreeSearch {
     state.steps = [...steps, { fn, text: sample.text.trim() }];
     state.sample = { tokens, logprobs, stop };
     state.end = this.endOf(node, sample, before.length);
-    if (state.end === undefined) this.expand(node, this.next(path), sample.nextLogprobs);
+    if (state.end === undefined) this.expand(node, allowedNext(this.settings.grammar, path), sample.nextLogprobs);
   }
 
   private endOf(node: number, { tokens, stop, text }: Sample, before: number): End | undefined {
@@ -305,10 +305,6 @@ export class TreeSearch {
     return fn !== "output" && path.length < this.settings.depth;
   }
 
-  private next(path: Fn[]): Fn[] {
-    return nextFunctions(this.settings, path);
-  }
-
   private idsOf(fns: Fn[]): Int32Array {
     return Int32Array.from(fns, (fn) => this.tags.open[fn]);
   }
@@ -335,11 +331,6 @@ export class TreeSearch {
     }
     return names.reverse().join("/");
   }
-}
-
-/** What the grammar allows after a path, in its order, without the functions that are left out. */
-export function nextFunctions({ grammar, without }: Pick<SearchSettings, "grammar" | "without">, path: Fn[]): Fn[] {
-  return allowedNext(grammar, path).filter((fn) => !without.includes(fn));
 }
 
 const blank = (fn: NodeState["fn"], text: number, prior: number, first: boolean): NodeState => ({

@@ -2,8 +2,8 @@ import type { Model } from "../engine/types.ts";
 import { nearest, UserError } from "../errors.ts";
 import type { Forest } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
-import { type Fn, FUNCTIONS, isFn } from "../tags/index.ts";
-import { nextFunctions, TreeSearch } from "./search-tree.ts";
+import { type Fn, FUNCTIONS, isFn, withoutFunctions } from "../tags/index.ts";
+import { TreeSearch } from "./search-tree.ts";
 import {
   type End,
   ENDS,
@@ -67,7 +67,8 @@ export async function searchTrees(
   checkSearch(settings);
   const { tokenizer, info } = model;
   const tags = functionTokens(tokenizer);
-  const trees = questions.map((one, q) => new TreeSearch(one, q, settings, tags, tokenizer, info.maxContext));
+  const within = { ...settings, grammar: withoutFunctions(settings.grammar, settings.without) };
+  const trees = questions.map((one, q) => new TreeSearch(one, q, within, tags, tokenizer, info.maxContext));
   await valueLeaves(
     trees,
     trees.flatMap((tree) => tree.unvalued()),
@@ -131,25 +132,7 @@ export function checkSearch(settings: SearchSettings): void {
   if (temperature === 0 && texts > 1)
     wrong("texts", "to be 1 at temperature 0, where all texts of a function are the same", texts);
   if (!(topP > 0 && topP <= 1)) wrong("topP", "above 0 and at most 1", topP);
-  const reached = new Set<Fn>();
-  const visit = (fns: Fn[], after: string): void => {
-    if (fns.length === 0) {
-      throw new UserError(
-        `search: without ${settings.without.join(", ")} nothing may follow ${after}; leave fewer functions out`,
-      );
-    }
-    for (const fn of fns) {
-      if (reached.has(fn)) continue;
-      reached.add(fn);
-      if (fn !== "output") visit(nextFunctions(settings, [fn]), fn);
-    }
-  };
-  visit(nextFunctions(settings, []), "the question");
-  if (!reached.has("output")) {
-    throw new UserError(
-      `search: without ${settings.without.join(", ")} no path ends in output; leave fewer functions out`,
-    );
-  }
+  withoutFunctions(settings.grammar, settings.without);
 }
 
 /** Function names as a user gave them, such as "verify,refine"; an unknown one is a UserError that names the nearest. */

@@ -1,3 +1,5 @@
+import { UserError } from "../errors.ts";
+
 /** The eight functions of a reasoning step (RFTT, arXiv 2502.13389, and its released code's tag names). */
 export const FUNCTIONS = [
   "clarify", // restate the question, givens and goal
@@ -75,6 +77,48 @@ export const G2: Grammar = {
   },
   last: ["output"],
 };
+
+/**
+ * A grammar without some of its functions: nothing leads to them any more. A UserError where what is left has a function that nothing may follow
+ * before its end, or has no end.
+ */
+export function withoutFunctions(grammar: Grammar, fns: readonly Fn[]): Grammar {
+  if (fns.length === 0) return grammar;
+  const left = (after: "root" | Fn) => grammar.next[after].filter(({ fn }) => !fns.includes(fn));
+  const without: Grammar = {
+    name: grammar.name,
+    next: {
+      root: left("root"),
+      clarify: left("clarify"),
+      analysis: left("analysis"),
+      next_step: left("next_step"),
+      direct_answer: left("direct_answer"),
+      subquestion: left("subquestion"),
+      verify: left("verify"),
+      refine: left("refine"),
+      output: left("output"),
+    },
+    last: grammar.last.filter((fn) => !fns.includes(fn)),
+  };
+  const places = reachedFrom(without, "root", new Set());
+  const cut = places.find((place) => without.next[place].length === 0 && !without.last.some((fn) => fn === place));
+  const change = "leave fewer functions out";
+  if (cut !== undefined) {
+    const after = cut === "root" ? "the question" : cut;
+    throw new UserError(`without ${fns.join(", ")} nothing may follow ${after}; ${change}`);
+  }
+  if (!places.some((place) => without.last.some((fn) => fn === place))) {
+    throw new UserError(`without ${fns.join(", ")} no path ends in ${grammar.last.join(" or ")}; ${change}`);
+  }
+  return without;
+}
+
+/** A place of a grammar and all that paths may come to from there. */
+function reachedFrom({ next }: Pick<Grammar, "next">, place: "root" | Fn, seen: Set<"root" | Fn>): ("root" | Fn)[] {
+  seen.add(place);
+  for (const { fn } of next[place]) if (!seen.has(fn)) reachedFrom({ next }, fn, seen);
+  return [...seen];
+}
 
 /** The functions that may follow a path of functions; none after its end. Looks at the last alone, for neither grammar needs more. */
 export function allowedNext(grammar: Grammar, path: readonly Fn[]): Fn[] {

@@ -10,6 +10,7 @@ export {
   isFn,
   openTag,
   TAG_TOKENS,
+  withoutFunctions,
 } from "./grammar.ts";
 export {
   type Fault,

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { allowedNext, type Fn, FUNCTIONS, G1, G2, type Grammar, TAG_TOKENS } from "./grammar.ts";
+import { allowedNext, type Fn, FUNCTIONS, G1, G2, type Grammar, TAG_TOKENS, withoutFunctions } from "./grammar.ts";
 import { type Layout, parseStrict, parseTolerant, serialize, type Step, validate } from "./steps.ts";
 
 const layouts: Layout[] = ["tokens", "text"];
@@ -49,6 +49,29 @@ describe("the grammars", () => {
       [["output"], ""],
     ];
     for (const [path, next] of table) expect(allowedNext(G2, path).join(" ")).toBe(next);
+  });
+
+  test("without functions: nothing leads to them, the rest is as it was", () => {
+    expect(withoutFunctions(G2, [])).toBe(G2);
+    fc.assert(
+      fc.property(fc.subarray(["clarify", "analysis", "subquestion", "verify", "refine"] as Fn[]), (fns) => {
+        const fewer = withoutFunctions(G2, fns);
+        for (const before of [[], ...FUNCTIONS.map((fn) => [fn])]) {
+          expect(allowedNext(fewer, before)).toEqual(allowedNext(G2, before).filter((fn) => !fns.includes(fn)));
+        }
+      }),
+    );
+  });
+
+  test("too few functions are refused", () => {
+    expect(() => withoutFunctions(G2, ["next_step", "direct_answer"])).toThrow(
+      /without next_step, direct_answer nothing may follow (analysis|subquestion)/,
+    );
+    expect(() => withoutFunctions(G2, ["clarify", "analysis", "subquestion", "next_step"])).toThrow(
+      /nothing may follow the question; leave fewer functions out/,
+    );
+    expect(() => withoutFunctions(G2, ["output", "verify"])).toThrow(/nothing may follow direct_answer/);
+    expect(() => withoutFunctions(G2, ["output"])).toThrow(/without output no path ends in output/);
   });
 
   test("sixteen tags", () => {
