@@ -54,6 +54,13 @@ maxTokens = 60
 processReward = "head"
 stepCredit = 0.1
 lr = 1e-3
+[[stage]]
+method = "treerl"
+steps = 3
+prompts = 4
+trajectories = 2
+maxTokens = 60
+lr = 1e-3
 `;
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-rftt-"));
@@ -64,11 +71,11 @@ const whole = join(dir, "whole");
 function traces(run: string): Record<string, string> {
   const checkpoint = readdirSync(join(run, "checkpoints")).sort().at(-1) ?? "";
   const model = join(run, "checkpoints", checkpoint, "model");
-  const rollouts = join(run, "rollouts", "2-rftt");
+  const rollouts = ["2-rftt", "3-treerl"].map((stage) => join(run, "rollouts", stage));
   const files = [
     join(run, "metrics.jsonl"),
     ...readdirSync(model).map((name) => join(model, name)),
-    ...readdirSync(rollouts).map((name) => join(rollouts, name)),
+    ...rollouts.flatMap((folder) => readdirSync(folder).map((name) => join(folder, name))),
   ];
   return Object.fromEntries(files.map((file) => [file.slice(run.length), readFileSync(file).toString("base64")]));
 }
@@ -85,17 +92,17 @@ beforeAll(async () => {
   expect(ended.stderr).not.toContain("error");
   expect(JSON.parse(ended.stdout)).toMatchObject({
     complete: true,
-    stages: [{ steps: 40 }, { name: "2-rftt", steps: 6 }],
+    stages: [{ steps: 40 }, { name: "2-rftt", steps: 6 }, { name: "3-treerl", steps: 3 }],
   });
 });
 
-test("killed in the middle of a search, and resumed, it ends with the same bytes", async () => {
+test("killed in the middle of a search and of forks, and resumed, it ends with the same bytes", async () => {
   const run = join(dir, "killed");
   const all = verdicts(whole);
   expect(all).toBeGreaterThan(30);
   const random = new RandomStream("kill/rftt");
   // Verdicts are written while a search is under way.
-  const kills = [0.1, 0.45, 0.8].map((share) => Math.ceil(share * all));
+  const kills = [0.05, 0.25, 0.5, 0.9].map((share) => Math.ceil(share * all));
   const ended = await stopAgainAndAgain(kills.length, (stopped) => ({
     args: existsSync(join(run, "run.json")) ? ["resume", run] : ["train", file, "--run", run],
     due: () => verdicts(run) >= kills[stopped],

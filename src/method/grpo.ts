@@ -40,7 +40,7 @@ export async function grpo(stage: Stage, settings: GroupSettings): Promise<void>
       const share = places.slice(m * size, (m + 1) * size).filter((group) => kept.includes(group));
       const credited = share.flatMap((group) => responses.get(group) ?? []);
       setFields(credited, settings, settings.maxTokens);
-      return { trees: share.map((group) => group.tree), responses: credited };
+      return { trees: share.map((group) => group.tree) };
     });
     await updatePolicy(stage, step, minibatches, loss, settings);
 

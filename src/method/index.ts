@@ -14,6 +14,7 @@ import { rftt, rfttHeads, rfttSettings } from "./rftt.ts";
 import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
 import { sft, sftRoundLength, sftRowLength, sftSettings } from "./sft.ts";
 import type { DataStage } from "./stage.ts";
+import { treerl, treerlSettings } from "./treerl.ts";
 
 /** A method as a recipe sees it; `S` is its checked settings. */
 export interface Method<Settings extends z.ZodObject> {
@@ -110,6 +111,15 @@ export const methods = {
     rowLength: promptAndToken,
     quality: { reward: "higher", solveRate: "higher" },
     run: rftt,
+  }),
+  treerl: method({
+    name: "treerl",
+    settings: treerlSettings,
+    generates: true,
+    problemsPerStep: (settings) => settings.prompts,
+    rowLength: promptAndToken,
+    quality: { reward: "higher", solveRate: "higher" },
+    run: treerl,
   }),
   selftrain: method({
     name: "selftrain",

@@ -123,7 +123,7 @@ export async function motif(stage: Stage, settings: MotifSettings): Promise<void
       const share = trained.slice(b * size, (b + 1) * size).flat();
       const responses = share.map((one) => ({ response: one.response, advantages_T: tokenAdvantages(one, settings) }));
       setFields(responses, settings, longest);
-      return { trees: trainedTrees(share), responses };
+      return { trees: trainedTrees(share) };
     });
 
     // 4. The GRPO step on them.

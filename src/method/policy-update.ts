@@ -1,14 +1,13 @@
 import type { Loss, Policy } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import { firstPassMetrics, klMetrics } from "./diagnostics.ts";
-import type { CreditedResponse } from "./parts.ts";
 import type { Stage, Step } from "./stage.ts";
+import { carriesWeight } from "./tree-credit.ts";
 import { accumulate, adam, type OptimizerSettings } from "./update.ts";
 
 /** A share of a step's samples that one update learns from, its fields filled. */
 export interface Minibatch {
   trees: Tree[];
-  responses: CreditedResponse[];
 }
 
 interface UpdateSettings extends OptimizerSettings {
@@ -52,9 +51,9 @@ export async function updatePolicy(
   const sums = { loss: 0, gradNorm: 0, updates: 0, clipped: 0, tokens: 0 };
   await step.time("train", async () => {
     for (let pass = 0; pass < settings.innerPasses; pass++) {
-      for (const { trees, responses } of minibatches) {
+      for (const { trees } of minibatches) {
         // Nothing to learn from: an update would move the weights by momentum and decay alone.
-        if (!responses.some(carriesWeight)) continue;
+        if (!trees.some(carriesWeight)) continue;
         const result = await accumulate(model, trees, loss, settings.microBatch);
         const { gradNorm } = await model.optimStep(adam(settings, lr));
         const { ratio = 0, clipped = 0, tokens = 0 } = result.metrics;
@@ -75,6 +74,3 @@ export async function updatePolicy(
   step.log({ loss: sums.loss / updates, gradNorm: sums.gradNorm / updates });
   if (tokens > 0) step.log({ clipFraction: sums.clipped / tokens });
 }
-
-const carriesWeight = ({ response: { fields } }: CreditedResponse) =>
-  "weights" in fields || fields.advantages.some((advantage) => advantage !== 0);

@@ -166,7 +166,7 @@ function pathAdvantages({ tree, paths }: Explored, settings: CreditSettings): Pa
       }
       if (!trained(segment, settings)) continue;
       const values = new Float64Array(segment.tokens.length);
-      for (let i = values.length - 1; i >= 0; i--) values[i] = toCome -= cost(segment, i, settings.beta);
+      for (let i = values.length - 1; i >= 0; i--) values[i] = toCome -= klCost(segment, i, settings.beta);
       advantages.set(s, values);
     }
     return { path, advantages };
@@ -174,7 +174,7 @@ function pathAdvantages({ tree, paths }: Explored, settings: CreditSettings): Pa
 }
 
 /** beta (log p_old - log p_ref) of a token. */
-function cost({ logprobs, fields }: Segment, i: number, beta: number): number {
+export function klCost({ logprobs, fields }: Segment, i: number, beta: number): number {
   return beta === 0 || logprobs === undefined ? 0 : beta * k1(logprobs[i], fields.refLogprobs[i]);
 }
 
@@ -212,7 +212,7 @@ function stepAdvantages(
     if (!trained(segment, settings)) return;
     once.set(
       s,
-      Float64Array.from(segment.tokens, (_, i) => scale * advantage - cost(segment, i, settings.beta)),
+      Float64Array.from(segment.tokens, (_, i) => scale * advantage - klCost(segment, i, settings.beta)),
     );
   };
   for (const node of nodes) {
@@ -240,7 +240,7 @@ function decisionsOf(
         actions: actions.map(({ segment, value }) => ({
           segment,
           // As for the tokens around it, KL is a cost of the action itself.
-          value: scale * value - cost(tree.segments[segment], 0, settings.beta),
+          value: scale * value - klCost(tree.segments[segment], 0, settings.beta),
         })),
       },
     ];

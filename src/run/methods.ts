@@ -78,6 +78,7 @@ export const methods: Record<string, Method> = {
   motif: method(entries.motif),
   reft: method(entries.reft),
   rftt: method(entries.rftt),
+  treerl: method(entries.treerl),
   selftrain: method(entries.selftrain),
   "selftrain-online": method(entries["selftrain-online"]),
   rerank: method(entries.rerank),

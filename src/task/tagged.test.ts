@@ -119,6 +119,33 @@ describe("demonstrations with functional tokens", () => {
     expect(none.flatMap(stepsOf).some(({ fn }) => fn === "verify" || fn === "refine")).toBe(false);
   });
 
+  test("hasty ones end a step too early, with a plan that is whole; the others as before", async () => {
+    const problems = await take(600, { hasty: [1, 0], verify: 0 });
+    for (const problem of problems) {
+      const steps = stepsOf(problem);
+      expect(validate(steps, G2)).toBeUndefined();
+      const lines = steps.flatMap(({ fn, text }) => (/^(next_step|direct_answer)$/.test(fn) ? text.split("\n") : []));
+      const level = Number(problem.tags?.level);
+      expect(lines).toHaveLength(level === 2 ? 1 : level);
+      const values = lines.map((line) => /(\d+)\.$/.exec(line)?.[1]);
+      expect(steps.at(-1)?.text).toBe(`\\boxed{${values.at(-1)}}`);
+      const plan = steps.find(({ fn }) => fn === "analysis")?.text;
+      if (plan !== undefined) expect(plan.match(/ [-+*/] /g)).toHaveLength(level);
+      if (level !== 2) expect(values.at(-1)).toBe(problem.answer);
+    }
+  });
+
+  test("without refine a wrong block is done again in one of its own kind", async () => {
+    const problems = await take(600, { refine: false, affirm: 0 });
+    const again = problems.flatMap((problem) => {
+      const steps = stepsOf(problem);
+      expect(validate(steps, G2)).toBeUndefined();
+      return wrongOf(problem).map((at) => [steps[at].fn, steps[at + 1].fn, steps[at + 2].fn]);
+    });
+    expect(again.length).toBeGreaterThan(100);
+    for (const [wrong, verify, redo] of again) expect([verify, redo]).toEqual(["verify", wrong]);
+  });
+
   test("a tiny model reads and writes them without loss, its tags as words or as tokens", async () => {
     const task = await loadTask("tagged", { baseDir: ".", seed: 1 });
     const vocabulary = task.vocabulary ?? [];

@@ -25,6 +25,10 @@ export const taggedOptions = z.strictObject({
   verify: share.default(0.5),
   /** Share of these that find the block right. */
   affirm: share.default(0.5),
+  /** How many of the demonstrations with more than one step leave out the last and answer with the value before it; or of those with two steps, and of those with three. */
+  hasty: z.union([share, z.tuple([share, share])]).default(0),
+  /** Whether what was found wrong is done again in a `refine`; else in a block like the one that was checked. */
+  refine: z.boolean().default(true),
 });
 
 export type TaggedOptions = z.infer<typeof taggedOptions>;
@@ -93,7 +97,10 @@ interface Path {
 }
 
 function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
-  const lines = linesOf(story);
+  const all = linesOf(story);
+  const { hasty: shares } = options;
+  const hasty = draw.chance() < (typeof shares === "number" ? shares : (shares[all.length - 2] ?? 0)) && all.length > 1;
+  const lines = hasty ? all.slice(0, -1) : all;
   const numbers = [...new Set(story.sentences.join(" ").match(/\d+/g)?.map(Number))];
   const steps: Step[] = [];
   const wrong: number[] = [];
@@ -102,8 +109,9 @@ function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
   const opening = draw.between(0, 3);
   if (opening < 2) steps.push({ fn: "clarify", text: story.question });
   if (opening === 1 || opening === 2) {
-    const plan = lines.map(({ operator, b }) => ` ${operator} ${b}`).join("");
-    steps.push({ fn: "analysis", text: `${lines[0].a}${plan}.` });
+    // The plan of a hasty path is whole: only its end comes too early.
+    const plan = all.map(({ operator, b }) => ` ${operator} ${b}`).join("");
+    steps.push({ fn: "analysis", text: `${all[0].a}${plan}.` });
   }
   for (const [at, block] of blocks.entries()) {
     const last = steps.at(-1)?.fn;
@@ -122,7 +130,7 @@ function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
     wrong.push(steps.length);
     steps.push({ fn, text: flawed.map(written).join("\n") });
     steps.push({ fn: "verify", text: `${equation(block[place])}, not ${equation(flawed[place])}.` });
-    steps.push({ fn: "refine", text: block.slice(place).map(written).join("\n") });
+    steps.push({ fn: options.refine ? "refine" : fn, text: block.slice(place).map(written).join("\n") });
   }
   steps.push({ fn: "output", text: stateAnswer("boxed", String(lines[lines.length - 1].value)) });
   return { steps, wrong };
