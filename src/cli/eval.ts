@@ -115,11 +115,10 @@ async function sample(o: Options): Promise<void> {
   const { model } = o;
   if (model === undefined)
     throw new UserError("eval: name a model with --model, or samples to grade again with --from");
-  const search = searchAsked(o);
+  const ofFunctions = searchAsked(o);
+  const { search } = ofFunctions;
   if (o.search !== undefined) {
     if (o.n > 1) throw new UserError("eval: --search draws its rollouts in place of samples; leave --n out");
-    if (o.rounds !== undefined)
-      throw new UserError("eval: questions are asked in rounds or searched; leave --rounds or --search out");
     o.n = o.search;
   }
   checkKs(o.k ?? [1], o.n);
@@ -141,7 +140,7 @@ async function sample(o: Options): Promise<void> {
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const settings = {
       ...settingsOf(o, model, task, temperature),
-      ...(search && { search }),
+      ...ofFunctions,
       ...(found && { checkpoint: found }),
     };
     if (search !== undefined) checkSearchable(task);

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { Option } from "commander";
 import { parse } from "smol-toml";
 import { UserError } from "../errors.ts";
-import type { EvaluationSearch } from "../eval/searched.ts";
+import { type AskedOfFunctions, evaluationSearch, type EvaluationSearch } from "../eval/searched.ts";
 import { HttpProcessReward, type ProcessReward, processRewardSettings } from "../rollout/process-reward.ts";
 import { parseFunctions } from "../rollout/search.ts";
 import { parseStrict } from "../strict.ts";
@@ -28,27 +28,19 @@ export function searchFlags(): Option[] {
       "what a leaf is worth: consistency, likelihood, or a TOML file that names a process reward server (default: consistency)",
     ),
     new Option("--search-texts <n>", "texts that a function may get at a node (default: 1)").argParser(positiveWhole),
-    new Option("--without <functions>", "functions that the search leaves out, such as verify,refine"),
+    new Option("--without <functions>", "functions that are never chosen, such as verify,refine; with --search or not"),
   ];
 }
 
-/** How questions are to be searched; undefined where they are not. */
-export function searchAsked(o: SearchFlags): EvaluationSearch | undefined {
-  if (o.search === undefined) {
-    const given = o.searchValue ?? o.searchTexts ?? o.without;
-    if (given !== undefined)
-      throw new UserError(
-        "eval: --search-value, --search-texts and --without say how a search goes; ask for one with --search ROLLOUTS",
-      );
-    return undefined;
-  }
-  const without = parseFunctions(
-    (o.without ?? "")
-      .split(",")
-      .filter((name) => name !== "")
-      .map((name) => name.trim()),
-  );
-  return { value: o.searchValue ?? "consistency", texts: o.searchTexts ?? 1, without };
+const FLAGS: Record<string, string> = { searchValue: "--search-value", searchTexts: "--search-texts" };
+
+/** What is asked of a model's functions: a search, functions that are left out. */
+export function searchAsked({ without = "", ...flags }: SearchFlags & { rounds?: number }): AskedOfFunctions {
+  const names = without
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+  return evaluationSearch({ ...flags, without: parseFunctions(names) }, (key) => FLAGS[key] ?? `--${key}`);
 }
 
 /** The process reward server that a search's value names; undefined for a value that needs none. */

@@ -3,10 +3,12 @@ import { UserError } from "../errors.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { ProcessReward } from "../rollout/process-reward.ts";
 import { checkRoundBudgets } from "../rollout/rounds.ts";
+import { openingTags } from "../rollout/search.ts";
 import { responseRoom } from "../rollout/single.ts";
 import { gradeGold } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import { checkPrograms } from "../task/program.ts";
+import type { Fn } from "../tags/index.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
 import { gradeSample, problemFields } from "./regrade.ts";
 import { evaluateBySearch } from "./search.ts";
@@ -40,6 +42,8 @@ export interface EvaluateOptions {
   n?: number;
   /** Searches, `n` rollouts a problem, a path of at most `maxTokens` each. */
   search?: EvaluationSearch;
+  /** Functions that are never chosen; they need a model whose tags are tokens. */
+  without?: Fn[];
   /** What leaves are worth, where `search.value` is a file. */
   processReward?: ProcessReward;
   /** Asks in rounds, each of which may have `maxTokens`. */
@@ -81,7 +85,8 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
 async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Promise<EvaluatedSample[]> {
   if (options.search !== undefined) return evaluateBySearch(problems, options.search, options);
   if (options.rounds !== undefined) return evaluateInRounds(problems, options.rounds, options);
-  const { model, tokenizer, task, n = 1 } = options;
+  const { model, tokenizer, task, n = 1, without = [] } = options;
+  const banned = without.length === 0 ? undefined : openingTags(tokenizer, without);
   const requests = problems.map((problem) => {
     const prefix = encodePrompt(tokenizer, problem);
     return {
@@ -90,6 +95,7 @@ async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Pro
       maxTokens: responseRoom(problem.id, prefix, model.info.maxContext, options.maxTokens),
       temperature: options.temperature,
       stop: task.stop,
+      ...(banned && { banned }),
       key: `eval/${options.seed ?? 0}/${problem.id}`,
     };
   });

@@ -3,7 +3,7 @@ import { probability } from "./compare-table.ts";
 import { escapeHtml, plainText } from "./html-text.ts";
 import { type Curve, curvesPlot, rowsPlot } from "./plot.ts";
 import type { EvaluationReport, Measure } from "./report.ts";
-import { roundsText } from "./table.ts";
+import { roundsText, searchText } from "./table.ts";
 
 /** The head of an evaluation's page: settings, every measure with its 95 % interval, plots. */
 export function reportHtml(report: EvaluationReport): string {
@@ -36,6 +36,8 @@ function settings(report: EvaluationReport): string {
     ["strict extraction", report.strict.join(", ") || undefined],
     ["flexible extraction", report.flexible.join(", ") || undefined],
     ["temperature", report.temperature],
+    ["search", report.search && searchText(report.search, report.n)],
+    ["without", report.without?.join(", ")],
     ["rounds", report.rounds && roundsText(report.rounds)],
     ["max tokens", report.maxTokens],
     ["seed", report.seed],

@@ -1,5 +1,6 @@
 import { UserError } from "../errors.ts";
 import type { Strategy } from "../grade/index.ts";
+import type { Fn } from "../tags/index.ts";
 import { sameAnswer } from "../task/grading.ts";
 import type { GradingMode, Task } from "../task/types.ts";
 import { type Column, estimates95, type Interval } from "./intervals.ts";
@@ -70,6 +71,8 @@ export interface EvaluationSettings {
   maxTokens?: number;
   /** Absent where questions were answered without search; else `n` counts rollouts, and `maxTokens` is of a path. */
   search?: EvaluationSearch;
+  /** Functions that are never chosen, in a search or in plain samples; absent where there are none. */
+  without?: Fn[];
   /** Absent where questions were answered in one go. `maxTokens` is then of each response. */
   rounds?: EvaluationRounds;
   seed?: number;

@@ -7,6 +7,7 @@ import type { Model } from "../engine/types.ts";
 import { taggedModel } from "../rollout/testing.ts";
 import { measure } from "../run/measure.ts";
 import { createTask } from "../task/create.ts";
+import type { Fn } from "../tags/index.ts";
 import type { Problem } from "../task/types.ts";
 import { evaluate } from "./evaluate.ts";
 import { gradingSettings, reportOf } from "./report.ts";
@@ -29,8 +30,8 @@ const problemsWith = (gold: (i: number) => number, count = texts.length): Proble
     answer: `${gold(i)}`,
   }));
 const taskOf = (test: Problem[]) => createTask({ name: "t", splits: { test }, grading: { strict: ["hashes"] } });
-const consistency: EvaluationSearch = { value: "consistency", texts: 1, without: [] };
-const run = (problems: Problem[], search: EvaluationSearch, n = 8, done = 0) =>
+const consistency: EvaluationSearch = { value: "consistency", texts: 1 };
+const run = (problems: Problem[], search: EvaluationSearch, n = 8, without: Fn[] = []) =>
   evaluate({
     model,
     tokenizer: model.tokenizer,
@@ -40,7 +41,7 @@ const run = (problems: Problem[], search: EvaluationSearch, n = 8, done = 0) =>
     temperature: 1,
     n,
     search,
-    done,
+    without,
   });
 
 describe("search without the gold", () => {
@@ -73,7 +74,9 @@ describe("search without the gold", () => {
   test("functions that are left out begin no step", async () => {
     const samples = await run(
       problemsWith(() => 1),
-      { ...consistency, without: ["analysis", "refine"] },
+      consistency,
+      8,
+      ["analysis", "refine"],
     );
     // A model may still write the tag inside of a step, which ends the path there.
     for (const { text } of samples) expect(text).not.toMatch(/<(analysis|refine)>./);
@@ -85,6 +88,23 @@ describe("search without the gold", () => {
         )
       ).some(({ text }) => text.includes("<analysis>d") || text.includes("<analysis>a")),
     ).toBe(true);
+  });
+
+  test("functions that are left out begin no block of a plain sample either", async () => {
+    const plain = (without: Fn[]) =>
+      evaluate({ model, tokenizer: model.tokenizer, ...asked, maxTokens: 40, temperature: 1, n: 20, without });
+    const problems = problemsWith(() => 1);
+    const asked = { task: taskOf(problems), problems };
+    const text = async (without: Fn[]) => (await plain(without)).map((sample) => sample.text).join("\n");
+    expect(await text([])).toMatch(/<next_step>.*<verify>/);
+    const masked = await text(["verify", "refine"]);
+    expect(masked).not.toMatch(/<(verify|refine)>/);
+    expect(masked).toMatch(/<next_step>.*<output>/);
+    const untagged = await engine.create({ base: "tiny", train: "none", vocabulary: ["a"], seed: 1 });
+    const options = { model: untagged, tokenizer: untagged.tokenizer, ...asked, maxTokens: 4, temperature: 1 };
+    await expect(evaluate({ ...options, without: ["verify"] })).rejects.toThrow(
+      'the model has no token <clarify>: `without` leaves functions out, which are single tokens; train the model with functions = "tokens"',
+    );
   });
 
   test("a task with a reward of its own is refused, and so is one without answers to compare", async () => {

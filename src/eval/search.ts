@@ -12,7 +12,7 @@ import {
 } from "../rollout/search.ts";
 import type { Tree } from "../forest/types.ts";
 import { pathTo } from "../forest/walk.ts";
-import { G2 } from "../tags/index.ts";
+import { type Fn, G2 } from "../tags/index.ts";
 import { sameAnswer } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Grading, Problem, Task } from "../task/types.ts";
@@ -30,6 +30,7 @@ export interface SearchOptions {
   /** Rollouts. */
   n?: number;
   seed?: number;
+  without?: Fn[];
   processReward?: ProcessReward;
   onSample?: (sample: EvaluatedSample) => void;
 }
@@ -37,7 +38,7 @@ export interface SearchOptions {
 /** The settings of a search that an evaluation makes. */
 export function searchSettings(
   search: EvaluationSearch,
-  o: { n: number; maxTokens: number; temperature: number },
+  o: { n: number; maxTokens: number; temperature: number; without?: readonly Fn[] },
 ): SearchSettings {
   const { stepTokens, answerTokens } = SEARCH_DEFAULTS;
   return {
@@ -49,7 +50,7 @@ export function searchSettings(
     stepTokens: Math.min(stepTokens, o.maxTokens),
     answerTokens: Math.min(answerTokens, o.maxTokens),
     grammar: G2,
-    without: search.without,
+    without: o.without ?? [],
   };
 }
 
@@ -126,7 +127,7 @@ export async function evaluateBySearch(
     prompt: encodePrompt(tokenizer, problem),
     key: `eval/${seed}/${problem.id}`,
   }));
-  const settings = searchSettings(search, { n, maxTokens: options.maxTokens, temperature: options.temperature });
+  const settings = searchSettings(search, { ...options, n });
   const values = valuesWithoutGold(search, problems, grading, processReward);
   const { forest, trees } = await searchTrees(model, questions, settings, values);
   const samples: EvaluatedSample[] = [];

@@ -1,4 +1,6 @@
-import type { Fn } from "../tags/index.ts";
+import { z } from "zod";
+import { UserError } from "../errors.ts";
+import { type Fn, FUNCTIONS } from "../tags/index.ts";
 
 /** How questions are searched; a problem's `n` samples are its rollouts. */
 export interface EvaluationSearch {
@@ -9,8 +11,6 @@ export interface EvaluationSearch {
   value: string;
   /** Texts that a function may get at a node. */
   texts: number;
-  /** Functions that are never chosen. */
-  without: Fn[];
 }
 
 /** What a rollout's line says of the search. */
@@ -22,4 +22,43 @@ export interface SearchedSample {
   weight: number;
   /** Tokens that it added to the tree; the rest of its path was there. */
   fresh: number;
+}
+
+/** Keys by which an experiment asks for a search, and leaves functions out of it or of plain samples. */
+export const searchOptions = {
+  /** Rollouts a question. */
+  search: z.int().positive().optional(),
+  searchValue: z.string().min(1).optional(),
+  searchTexts: z.int().positive().optional(),
+  without: z.array(z.enum(FUNCTIONS)).optional(),
+};
+
+interface SearchOptions {
+  search?: number;
+  searchValue?: string;
+  searchTexts?: number;
+  without?: readonly Fn[];
+  rounds?: number;
+}
+
+/** What an evaluation is asked of functional tokens: a search, functions that are left out, both or neither. */
+export interface AskedOfFunctions {
+  search?: EvaluationSearch;
+  without?: Fn[];
+}
+
+/** Throws a UserError for options that do nothing, or that exclude each other; `name` writes an option as the user does. */
+export function evaluationSearch(options: SearchOptions, name: (key: string) => string): AskedOfFunctions {
+  const { search, searchValue: value = "consistency", searchTexts: texts = 1, without = [], rounds = 0 } = options;
+  if (rounds > 0 && (search !== undefined || without.length > 0)) {
+    const other = name(search === undefined ? "without" : "search");
+    throw new UserError(
+      `questions are asked in rounds or searched, and rounds have no functions: leave ${other} or ${name("rounds")} out`,
+    );
+  }
+  const left = without.length === 0 ? {} : { without: [...new Set(without)] };
+  if (search !== undefined) return { search: { value, texts }, ...left };
+  const alone = (["searchValue", "searchTexts"] as const).find((key) => options[key] !== undefined);
+  if (alone === undefined) return left;
+  throw new UserError(`${name(alone)} needs ${name("search")}, the number of rollouts`);
 }

@@ -8,10 +8,12 @@ import type { EvaluationSearch } from "./searched.ts";
  * by side where `width` has room for both, else below each other. No line is longer than `width` (40 at least), where names allow.
  */
 export function reportText(report: EvaluationReport, width: number): string {
-  const { measures, groups, problems, n, temperature, seed, maxTokens, rounds, search, unsure, gradeErrors } = report;
+  const { measures, groups, problems, n, temperature, seed, maxTokens, rounds, search, without, unsure, gradeErrors } =
+    report;
   const drawn = search !== undefined ? searchText(search, n) : n === 1 ? "1 sample each" : `${n} samples each`;
+  const left = without === undefined ? "" : `; without ${without.join(", ")}`;
   const head = [
-    `${report.task}, ${report.split}: ${problems} problems, ${drawn}`,
+    `${report.task}, ${report.split}: ${problems} problems, ${drawn}${left}`,
     ...(rounds === undefined ? [] : [roundsText(rounds)]),
     `temperature ${temperature}, seed ${seed}, at most ${maxTokens} tokens${rounds === undefined ? "" : " a round"}`,
     `prompt ${report.prompt}; mode ${report.mode}`,
@@ -62,11 +64,10 @@ export function reportText(report: EvaluationReport, width: number): string {
 }
 
 /** How questions were searched, in words. */
-function searchText({ value, texts, without }: EvaluationSearch, rollouts: number): string {
+export function searchText({ value, texts }: EvaluationSearch, rollouts: number): string {
   const parts = [
     `searched with ${rollouts} rollout${rollouts === 1 ? "" : "s"} each, value: ${value}`,
     ...(texts === 1 ? [] : [`up to ${texts} texts a function`]),
-    ...(without.length === 0 ? [] : [`without ${without.join(", ")}`]),
   ];
   return parts.join("; ");
 }

@@ -33,9 +33,8 @@ const recordSchema = z.strictObject({
   n: z.int().positive(),
   temperature: z.number().nonnegative().optional(),
   maxTokens: z.int().positive().optional(),
-  search: z
-    .strictObject({ value: z.string(), texts: z.int().positive(), without: z.array(z.enum(FUNCTIONS)) })
-    .optional(),
+  search: z.strictObject({ value: z.string(), texts: z.int().positive() }).optional(),
+  without: z.array(z.enum(FUNCTIONS)).optional(),
   rounds: z
     .strictObject({ ...roundOptions, rounds: z.int(), adaptive: z.boolean(), style: z.enum(ROUND_STYLES) })
     .optional(),
