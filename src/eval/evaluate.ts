@@ -11,6 +11,7 @@ import { checkPrograms } from "../task/program.ts";
 import type { Fn } from "../tags/index.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
 import { gradeSample, problemFields } from "./regrade.ts";
+import { evaluateByPrompts } from "./prompted.ts";
 import { evaluateBySearch } from "./search.ts";
 import { type EvaluationRounds, evaluateInRounds } from "./rounds.ts";
 import type { EvaluatedSample } from "./samples.ts";
@@ -52,10 +53,12 @@ export interface EvaluateOptions {
   seed?: number;
   /** Samples of the first so many problems are there already: whole chunks, or all. */
   done?: number;
-  /** Asked before each chunk; true ends the evaluation there. */
+  /** Asked before each chunk, and in a search before each wave; true ends the evaluation there. */
   interrupted?: () => boolean;
   /** Called for each graded sample, in the order of problems and samples, as soon as those before it are graded. */
   onSample?: (sample: EvaluatedSample) => void;
+  /** Called with the graded rollouts of a search that was interrupted: of each problem those that had ended, the first ones. */
+  onPartial?: (samples: EvaluatedSample[]) => void;
   /** Called when a chunk's samples have all been handed on. */
   onChunk?: () => void;
 }
@@ -76,14 +79,27 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
     if (options.interrupted?.() === true) break;
     // What the cache holds decides how a prefix is computed.
     await model.discard();
-    samples.push(...(await evaluateChunk(problems.slice(start, start + size), options)));
+    const chunk = problems.slice(start, start + size);
+    const found = await evaluateChunk(chunk, options);
+    if (found.length < chunk.length * n) {
+      options.onPartial?.(found);
+      break;
+    }
+    samples.push(...found);
     options.onChunk?.();
   }
   return samples;
 }
 
 async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Promise<EvaluatedSample[]> {
-  if (options.search !== undefined) return evaluateBySearch(problems, options.search, options);
+  if (options.search !== undefined) {
+    const { by } = options.search;
+    const found = await (by === "prompts"
+      ? evaluateByPrompts(problems, options)
+      : evaluateBySearch(problems, options.search, options));
+    if (found.length === problems.length * (options.n ?? 1)) for (const sample of found) options.onSample?.(sample);
+    return found;
+  }
   if (options.rounds !== undefined) return evaluateInRounds(problems, options.rounds, options);
   const { model, tokenizer, task, n = 1, without = [] } = options;
   const banned = without.length === 0 ? undefined : openingTags(tokenizer, without);

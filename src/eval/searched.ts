@@ -2,11 +2,17 @@ import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { type Fn, FUNCTIONS } from "../tags/index.ts";
 
+/** Who says what a next step may be. */
+export const SEARCH_BY = ["functions", "prompts"] as const;
+
 /** How questions are searched; a problem's `n` samples are its rollouts. */
 export interface EvaluationSearch {
+  /** A chat model is asked for each step (rStar); absent: its functional tokens guide the search (RFTT). */
+  by?: "prompts";
   /**
    * What leaves are worth, without the gold: `consistency`, the share of finished leaves with an equal answer; `likelihood`, the
-   * geometric mean probability of the output's tokens; else the file that names a process reward server, whose last score it is.
+   * geometric mean probability of the output's tokens; `head`, the last score of the process reward model that is a head on the policy; else the file that
+   * names a process reward server, whose last score it is.
    */
   value: string;
   /** Texts that a function may get at a node. */
@@ -28,6 +34,7 @@ export interface SearchedSample {
 export const searchOptions = {
   /** Rollouts a question. */
   search: z.int().positive().optional(),
+  searchBy: z.enum(SEARCH_BY).optional(),
   searchValue: z.string().min(1).optional(),
   searchTexts: z.int().positive().optional(),
   without: z.array(z.enum(FUNCTIONS)).optional(),
@@ -35,6 +42,7 @@ export const searchOptions = {
 
 interface SearchOptions {
   search?: number;
+  searchBy?: (typeof SEARCH_BY)[number];
   searchValue?: string;
   searchTexts?: number;
   without?: readonly Fn[];
@@ -57,8 +65,22 @@ export function evaluationSearch(options: SearchOptions, name: (key: string) => 
     );
   }
   const left = without.length === 0 ? {} : { without: [...new Set(without)] };
+  if (search !== undefined && options.searchBy === "prompts") {
+    const other =
+      value !== "consistency"
+        ? "searchValue"
+        : options.searchTexts !== undefined
+          ? "searchTexts"
+          : without.length > 0
+            ? "without"
+            : undefined;
+    if (other === undefined) return { search: { by: "prompts", value, texts } };
+    throw new UserError(
+      `${name(other)} is of use in a search by functions; one by prompts has the value consistency and writes all its steps: leave it out`,
+    );
+  }
   if (search !== undefined) return { search: { value, texts }, ...left };
-  const alone = (["searchValue", "searchTexts"] as const).find((key) => options[key] !== undefined);
+  const alone = (["searchBy", "searchValue", "searchTexts"] as const).find((key) => options[key] !== undefined);
   if (alone === undefined) return left;
   throw new UserError(`${name(alone)} needs ${name("search")}, the number of rollouts`);
 }
