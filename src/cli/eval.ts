@@ -4,14 +4,15 @@ import { UserError } from "../errors.ts";
 import type { CriticReport } from "../eval/critic.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { regradeSample } from "../eval/regrade.ts";
-import { checkKs, type EvaluationReport, gradingSettings, reportOf } from "../eval/report.ts";
-import type { EvaluatedSample } from "../eval/samples.ts";
+import { checkKs, type EvaluationReport, type EvaluationSettings, gradingSettings, reportOf } from "../eval/report.ts";
+import { byProblem, type EvaluatedSample } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
 import { checkSearchable } from "../eval/search.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
 import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
+import { leafScores } from "../run/leaf-scores.ts";
 import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
 import { type Reranked, rerankSamples } from "../run/rerank.ts";
@@ -22,12 +23,13 @@ import { loadTask } from "../task/load.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
 import { evaluationView } from "../view/evaluation.ts";
 import { viewPage } from "../view/page.ts";
-import { wholeProblems } from "./evaluation.ts";
+import { samplesFile, wholeProblems } from "./evaluation.ts";
 import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine, writePage } from "./output.ts";
 import { type RoundFlags, roundFlags, roundsAsked } from "./rounds.ts";
-import { processRewardOf, searchAsked, type SearchFlags, searchFlags } from "./search.ts";
+import { searchAsked, type SearchFlags, searchFlags } from "./search.ts";
+import { untilInterrupted } from "./watch.ts";
 
 interface Options extends RoundFlags, SearchFlags {
   model?: string;
@@ -44,6 +46,7 @@ interface Options extends RoundFlags, SearchFlags {
   from?: string;
   rerank?: string;
   critic?: string;
+  beside?: string;
   mode?: string;
   strict?: string[];
   flexible?: string[];
@@ -115,15 +118,14 @@ async function sample(o: Options): Promise<void> {
   const { model } = o;
   if (model === undefined)
     throw new UserError("eval: name a model with --model, or samples to grade again with --from");
-  const search = searchAsked(o);
+  const ofFunctions = searchAsked(o);
+  const { search } = ofFunctions;
   if (o.search !== undefined) {
     if (o.n > 1) throw new UserError("eval: --search draws its rollouts in place of samples; leave --n out");
-    if (o.rounds !== undefined)
-      throw new UserError("eval: questions are asked in rounds or searched; leave --rounds or --search out");
     o.n = o.search;
   }
   checkKs(o.k ?? [1], o.n);
-  const temperature = o.temperature ?? (o.n === 1 && search === undefined ? 0 : 1);
+  const temperature = o.temperature ?? (search?.by === "prompts" ? 0.8 : o.n === 1 && search === undefined ? 0 : 1);
   if (temperature === 0 && o.n > 1 && search === undefined) {
     throw new UserError(
       `eval: at temperature 0 all ${o.n} samples of a problem are the same; leave --n out or raise --temperature`,
@@ -135,35 +137,48 @@ async function sample(o: Options): Promise<void> {
     const problems = await takeProblems(task, o.split, o.limit);
     await checkGolds(task, problems);
     const { checkpoint } = o;
-    if (o.split === "test" && runRecipe(model)?.selection === "reference")
-      note(CHOSEN_ON_TEST);
+    if (o.split === "test" && runRecipe(model)?.selection === "reference") note(CHOSEN_ON_TEST);
     // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const settings = {
       ...settingsOf(o, model, task, temperature),
-      ...(search && { search }),
+      ...ofFunctions,
       ...(found && { checkpoint: found }),
     };
     if (search !== undefined) checkSearchable(task);
+    const beside = besideOf(o, settings);
+    const scores = await leafScores(search, runRecipe(model) === undefined ? undefined : model, found);
     const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
     let leaked: Leak[] | undefined;
-    const measured = await measure({
+    const asked: MeasureOptions = {
       dir,
       settings,
       weights: await modelDigest(model, found),
       task,
       problems,
       ks: o.k,
-      processReward: search && processRewardOf(search),
+      beside,
+      leafScores: scores.of,
       note,
-      withModel: (work) => withModel({ model, checkpoint: found }, task, work),
+      withModel: (work) => withModel({ model, checkpoint: found, heads: scores.heads }, task, work),
       extra: async () => {
         leaked = await trainedOn(model, problems);
         return leaked === undefined ? {} : { leaks: leaked.length };
       },
       onSample: ({ done, of, right }) =>
         status.show(`${done}/${of} samples, ${((100 * right) / done).toFixed(1)} % right`),
-    });
+    };
+    const measured = await untilInterrupted({ note, close: () => status.clear() }, STOPPING, (signal) =>
+      measure({
+        ...asked,
+        interrupted: () => signal.aborted,
+        onInterrupted: (samples, file) => {
+          status.clear();
+          process.exitCode = 130;
+          showSoFar(o, asked, samples, join(dir, file));
+        },
+      }),
+    );
     status.clear();
     if (measured === undefined) return;
     const { report, line, samples } = measured;
@@ -177,6 +192,27 @@ async function sample(o: Options): Promise<void> {
     status.clear();
     await task.close();
   }
+}
+
+const STOPPING = "stopping, with a report of the answers so far; Ctrl-C again stops at once";
+
+/** What an evaluation that was interrupted has found: of the problems that have answers, over as many as each has. */
+function showSoFar(
+  o: Options,
+  { settings, problems, beside }: MeasureOptions,
+  samples: EvaluatedSample[],
+  file: string,
+): void {
+  if (samples.length === 0) return note("interrupted before there was an answer; the same command begins again");
+  const report = reportOf(settings, samples, undefined, { beside });
+  const each = byProblem(samples).map(({ length }) => length);
+  const [least, most] = [Math.min(...each), Math.max(...each)];
+  const what = settings.search === undefined ? "samples" : "rollouts";
+  const many = least === most ? `${most}` : `${least} to ${most}`;
+  show(o, { ...report, interrupted: true, file }, report, [
+    `interrupted: ${each.length} of ${problems.length} problems, ${many} of ${settings.n} ${what} each; the same command goes on`,
+    `samples: ${file}`,
+  ]);
 }
 
 /** What all samples of a file have cost, where that was noted. */
@@ -197,7 +233,7 @@ async function regrade(o: Options, path: string): Promise<void> {
   const { mode, strict, flexible } = settings;
   const again = mode === "reward" ? whole : whole.map((one) => regradeSample(one, { mode, strict, flexible }));
   const scored = o.rerank === undefined ? undefined : await scoresOf(o, o.rerank, path, settings.split, again);
-  const report = reportOf(settings, again, o.k, scored?.score);
+  const report = reportOf(settings, again, o.k, { score: scored?.score, beside: besideOf(o, settings) });
   if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, again)));
   const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
   if (o.critic !== undefined && whole.some(({ rounds }) => rounds !== undefined))
@@ -210,6 +246,18 @@ async function regrade(o: Options, path: string): Promise<void> {
       ? []
       : [`scores: ${rerank.file} (${(100 * rerank.accuracy).toFixed(1)} % of samples told right from wrong)`]),
   ]);
+}
+
+/** The plain samples that stand beside a search. */
+function besideOf(o: Options, { search }: Pick<EvaluationSettings, "search">): EvaluatedSample[] | undefined {
+  if (o.beside === undefined) return undefined;
+  if (search === undefined)
+    throw new UserError(
+      "eval: --beside sets plain samples beside those of a search; ask for one with --search ROLLOUTS",
+    );
+  const { samples, notes } = wholeProblems(samplesFile(o.beside));
+  for (const text of notes) note(text);
+  return samples;
 }
 
 function criticOf(

@@ -17,6 +17,7 @@ export const COMPARED_SETTINGS = [
   "temperature",
   "maxTokens",
   "search",
+  "without",
   "rounds",
 ] as const;
 export type ComparedSetting = (typeof COMPARED_SETTINGS)[number];

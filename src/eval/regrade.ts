@@ -1,18 +1,35 @@
+import { z } from "zod";
 import type { GradedAnswer } from "../grade/index.ts";
 import { UserError } from "../errors.ts";
+import { parseStrict } from "../strict.ts";
 import { type GradedProblem, gradeProgram, gradeResponse } from "../task/grading.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade, Grading, Problem, ProgramResult, Task } from "../task/types.ts";
-import type { AnswerGrade, EvaluatedSample } from "./samples.ts";
+import { type AnswerGrade, type EvaluatedSample, rateSchema } from "./samples.ts";
 
-type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" | "solved" | "error" | "program">;
+type Graded = Pick<
+  EvaluatedSample,
+  "strict" | "flexible" | "reward" | "parts" | "solved" | "error" | "program" | "rates"
+>;
 
 /** A response's verdicts and reward. */
 export async function gradeSample(task: Task, problem: Problem, response: string): Promise<Graded> {
   const [{ answered: _, ...grade }] = await task.grade([{ problem, response }]);
-  if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade) };
+  const rates = ratesOf(task, problem, response);
+  if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade), ...rates };
   const verdicts = verdictsOf(problem, response, task.grading, grade.program);
-  return { ...verdicts, ...grade, solved: verdicts.strict.verdict === "equal" };
+  return { ...verdicts, ...grade, solved: verdicts.strict.verdict === "equal", ...rates };
+}
+
+function ratesOf(task: Task, problem: Problem, response: string): Pick<EvaluatedSample, "rates"> {
+  const given = task.rates?.(problem, response);
+  if (given === undefined) return {};
+  const rates = parseStrict(
+    z.record(z.string(), rateSchema),
+    given,
+    `task ${task.name}: rates of problem ${problem.id}`,
+  );
+  return Object.keys(rates).length === 0 ? {} : { rates };
 }
 
 /** The strict and the flexible verdict on a response, as a samples file holds them; where it is a program, on what that came to. */

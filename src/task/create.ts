@@ -50,6 +50,7 @@ export function createTask(definition: TaskDefinition, grader: Grader = graderOf
     vocabulary: definition.vocabulary,
     splits: SPLITS.filter((split) => definition.splits[split] !== undefined),
     rounds: definition.rounds,
+    rates: definition.rates,
     problems(split) {
       let source = opened.get(split);
       if (source === undefined) {

@@ -101,6 +101,12 @@ export interface RoundsDefinition {
   demonstrate?(problem: Problem, rounds: number): RoundDemonstration[];
 }
 
+/** How often something happened of the times that it could. */
+export interface Rate {
+  hits: number;
+  of: number;
+}
+
 /** What a task's author writes. */
 export interface TaskDefinition {
   name: string;
@@ -123,6 +129,11 @@ export interface TaskDefinition {
   vocabulary?: string[];
   /** Called in the run's own thread, as prompts are made: no deadline guards it. */
   rounds?: RoundsDefinition;
+  /**
+   * What evaluation reports of a response beside its grade, by name: how often something that can happen several times in it did happen. Called in the
+   * run's own thread.
+   */
+  rates?(problem: Problem, response: string): Record<string, Rate>;
 }
 
 /** A graded response. */
@@ -152,6 +163,7 @@ export interface Task {
   readonly vocabulary?: string[];
   readonly splits: readonly Split[];
   readonly rounds?: RoundsDefinition;
+  readonly rates?: TaskDefinition["rates"];
   /** Throws a UserError when the task has no such split, naming those it has. */
   problems(split: Split): Promise<ProblemSource>;
   grade(items: { problem: Problem; response: string }[]): Promise<Grade[]>;
