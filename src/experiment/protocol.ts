@@ -8,6 +8,8 @@ const evaluation = z.strictObject({
   n: z.number(),
   temperature: z.number(),
   maxTokens: z.number(),
+  format: z.string().optional(),
+  search: z.number().optional(),
   ...roundOptions,
   seed: z.number(),
 });
@@ -22,7 +24,16 @@ export const requestSchema = z.discriminatedUnion("kind", [
       recipe: z.strictObject({ toml: z.string(), baseDir: z.string() }),
       marks: z.array(z.enum(BUDGETS)),
       evaluation: evaluation.optional(),
-      also: z.array(z.strictObject({ name: z.string(), at: z.enum(["end", "start"]), spec: evaluation })).optional(),
+      also: z
+        .array(
+          z.strictObject({
+            name: z.string(),
+            at: z.enum(["end", "start"]),
+            spec: evaluation,
+            tokens: z.number().optional(),
+          }),
+        )
+        .optional(),
       /** Samples answers to the training problems with what stands in the folder `model`, or with the base; no run. */
       profile: z
         .strictObject({

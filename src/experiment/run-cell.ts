@@ -8,6 +8,7 @@ import { DivergedError, UserError } from "../errors.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { type EvaluationSettings, gradingSettings } from "../eval/report.ts";
 import { evaluationRounds } from "../eval/rounds.ts";
+import type { EvaluationSearch } from "../eval/searched.ts";
 import { modelDir } from "../run/checkpoint.ts";
 import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
 import { isRunFolder } from "../run/folder.ts";
@@ -19,6 +20,7 @@ import { parseRecipe, type Recipe } from "../run/recipe.ts";
 import { resume, train } from "../run/train.ts";
 import { loadTask } from "../task/load.ts";
 import { type CellResult, comparable, type Cost, noCounts, subtractCost, writeCellResult } from "./cell.ts";
+import { atTokens } from "./equal-tokens.ts";
 import type { Also, BudgetName, EvaluationSpec, ProfileSpec } from "./file.ts";
 
 /** A cell as a process of its own is told of it. */
@@ -45,6 +47,9 @@ export interface CellWatch {
   evaluating(what: string, done: number, of: number): void;
   signal: AbortSignal;
 }
+
+/** How questions are searched. */
+const SEARCH: EvaluationSearch = { value: "consistency", texts: 1, without: [] };
 
 /** How long the process of an experiment that was killed may take to be gone, in milliseconds. */
 const PATIENCE = 10_000;
@@ -109,14 +114,15 @@ async function evaluated(
     weights: { named: Pick<EvaluationSettings, "model" | "checkpoint">; digest: string; dir: string },
     what: string,
   ): Promise<Measured | undefined> => {
-    const { split, limit, n, temperature, maxTokens, seed } = spec;
+    const { split, limit, n, temperature, maxTokens, seed, format, search } = spec;
     const rounds = evaluationRounds(spec, (key) => `${job.id}: ${key}`);
-    const problems = await takeProblems(task, split, limit);
+    const problems = await takeProblems(task, split, limit, format);
     await checkGolds(task, problems);
-    const sampling = { n, temperature, maxTokens, ...(rounds && { rounds }), seed };
+    const sampling = { n, temperature, maxTokens, ...(search && { search: SEARCH }), ...(rounds && { rounds }), seed };
+    const asked = { ...gradingSettings(task), ...(format && { format }) };
     return measure({
       dir,
-      settings: { ...weights.named, split, ...gradingSettings(task), ...sampling },
+      settings: { ...weights.named, split, ...asked, ...sampling },
       weights: weights.digest,
       task,
       problems,
@@ -144,12 +150,12 @@ async function evaluated(
         accuracy: measured.report.accuracy,
       };
     }
-    for (const { name, at, spec } of job.also ?? []) {
+    for (const { name, at, spec, tokens } of job.also ?? []) {
       const weights =
         at === "start" ? await startOf(recipe, job.id) : (await marked(job.marks[job.marks.length - 1])).weights;
       const measured = await ask(spec, weights, name);
       if (measured === undefined) return undefined;
-      const { report, line } = measured;
+      const { report, line, samples } = measured;
       const majority = report.measures.find(
         (m) => m.name === "maj@k" && m.grading === "strict" && m.k === report.n,
       )?.value;
@@ -163,6 +169,7 @@ async function evaluated(
           samples: line.file,
           accuracy: report.accuracy,
           ...(majority !== undefined && { majority }),
+          ...(tokens !== undefined && { equal: { tokens, ...atTokens(report, samples, tokens) } }),
           tokensPerProblem: report.tokensPerProblem,
           generated: cost?.generated ?? 0,
           prefilled: cost?.prefilled ?? 0,
