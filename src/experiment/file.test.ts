@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { armRecipes } from "./arms.ts";
 import { checkQuestions } from "./check.ts";
-import { alsoOf, askedOf, parseExperiment } from "./file.ts";
+import { alsoOf, askedOf, parseExperiment, readExperiment } from "./file.ts";
 import { finalPlan, tuningPlan } from "./plan.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-experiment-"));
@@ -228,6 +228,20 @@ test("the example of the documentation is an experiment", () => {
     ...Array.from({ length: 3 }, () => ["sft", 1]),
     ...Array.from({ length: 3 }, () => ["grpo", 2]),
   ]);
+});
+
+test("the comparison of all methods: every arm with every setting is a recipe, and starts from its group's warm-up", () => {
+  const file = join(import.meta.dirname, "..", "..", "experiments", "comparison.toml");
+  const experiment = readExperiment(file);
+  const arms = armRecipes(experiment);
+  expect(arms).toHaveLength(42);
+  const tuning = tuningPlan(experiment, arms, dir);
+  const chosen = arms.filter(({ setting }) => setting === 0);
+  const final = finalPlan(experiment, chosen, dir);
+  expect([tuning.cells.length, tuning.shared.length]).toEqual([42, 2]);
+  expect([final.cells.length, final.shared.length]).toEqual([72, 12]);
+  expect(final.cells.every(({ after }) => after !== undefined)).toBe(true);
+  expect(experiment.contrast).toHaveLength(6);
 });
 
 test("a method that samples first keeps its own length, and samples no more than the budget", () => {

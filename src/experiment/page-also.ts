@@ -9,7 +9,7 @@ const range = (value: number, { low, high }: Interval, seeds: number) =>
   `${points(value)}${seeds > 1 ? ` [${points(low)}, ${points(high)}]` : ""}`;
 
 /** What the further evaluations came to: each arm in every way that it was asked, then each evaluation with what it took. */
-export function alsoSection(experiment: ExperimentFile, { also, arms }: Analysis): string[] {
+export function alsoSection(experiment: ExperimentFile, { also, arms }: Pick<Analysis, "also" | "arms">): string[] {
   if (also.length === 0) return [];
   const rows = also.map((one) => {
     const { equal, majority, majorityInterval, seeds } = one;
