@@ -14,18 +14,16 @@ const problem = (id: string, answers: string[], fresh?: number[]): EvaluatedSamp
     const tokens = Array.from({ length: 10 }, () => 1);
     return regradeSample(
       {
-        ...{
-          problem: id,
-          sample,
-          gold: "7",
-          text,
-          tokens,
-          logprobs: [-1],
-          stop: "eos",
-          reward: 0,
-          parts: {},
-          solved: false,
-        },
+        problem: id,
+        sample,
+        gold: "7",
+        text,
+        tokens,
+        logprobs: [-1],
+        stop: "eos",
+        reward: 0,
+        parts: {},
+        solved: false,
         strict: { verdict: "different", rule: "", reason: "" },
         ...(searched && { search: searched }),
       },

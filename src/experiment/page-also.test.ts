@@ -26,8 +26,15 @@ const seeds = [
 ];
 const around = { low: 0.25, high: 0.75 };
 const asked = (name: string, arm: string, rest: Partial<AlsoAt> = {}): AlsoAt => ({
-  ...{ name, arm, at: "end", seeds, accuracy: 0.5, interval: around },
-  ...{ tokensPerProblem: 25, generated: 1000, prefilled: 10 },
+  name,
+  arm,
+  at: "end",
+  seeds,
+  accuracy: 0.5,
+  interval: around,
+  tokensPerProblem: 25,
+  generated: 1000,
+  prefilled: 10,
   ...rest,
 });
 const cost = { counts: { generated: 0, prefilled: 0, scored: 0, trained: 0 }, engineSeconds: 0 };
