@@ -40,13 +40,13 @@ export const searchOptions = {
   without: z.array(z.enum(FUNCTIONS)).optional(),
 };
 
-interface SearchOptions {
+/** What an evaluation may be asked of searches. */
+export interface SearchOptions {
   search?: number;
   searchBy?: (typeof SEARCH_BY)[number];
   searchValue?: string;
   searchTexts?: number;
-  without?: readonly Fn[];
-  rounds?: number;
+  without?: Fn[];
 }
 
 /** What an evaluation is asked of functional tokens: a search, functions that are left out, both or neither. */
@@ -56,7 +56,10 @@ export interface AskedOfFunctions {
 }
 
 /** Throws a UserError for options that do nothing, or that exclude each other; `name` writes an option as the user does. */
-export function evaluationSearch(options: SearchOptions, name: (key: string) => string): AskedOfFunctions {
+export function evaluationSearch(
+  options: SearchOptions & { rounds?: number },
+  name: (key: string) => string,
+): AskedOfFunctions {
   const { search, searchValue: value = "consistency", searchTexts: texts = 1, without = [], rounds = 0 } = options;
   if (rounds > 0 && (search !== undefined || without.length > 0)) {
     const other = name(search === undefined ? "without" : "search");
