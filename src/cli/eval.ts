@@ -42,6 +42,7 @@ interface Options extends RoundFlags, SearchFlags {
   k?: number[];
   maxTokens: number;
   temperature?: number;
+  topK?: number;
   seed: number;
   out?: string;
   from?: string;
@@ -80,6 +81,7 @@ export function evalCommand(): Command {
       "0 takes the most probable token (default: 0 for one sample, 1 for several)",
       nonNegative,
     )
+    .option("--top-k <k>", "sample from the k most probable tokens", positiveWhole)
     .option("--seed <n>", "another seed gives other samples", wholeNumber, 0)
     .option("--out <dir>", "where evals.jsonl and the samples go (default: the run folder, or runs/eval)")
     .option("--from <file>", "grades the samples of this file again; needs no model")
@@ -124,6 +126,7 @@ async function sample(o: Options): Promise<void> {
   const { search } = ofFunctions;
   if (o.search !== undefined) {
     if (o.n > 1) throw new UserError("eval: --search draws its rollouts in place of samples; leave --n out");
+    if (o.topK !== undefined) throw new UserError("eval: a search samples from all tokens; leave --top-k out");
     o.n = o.search;
   }
   checkKs(o.k ?? [1], o.n);
@@ -402,7 +405,17 @@ function settingsOf(o: Options, model: string, task: Task, temperature: number):
   const { split, format, n, maxTokens, seed } = o;
   const rounds = roundsAsked(o);
   const asked = { ...gradingSettings(task), ...(format !== undefined && { format }) };
-  return { model, split, ...asked, n, temperature, maxTokens, ...(rounds && { rounds }), seed };
+  return {
+    model,
+    split,
+    ...asked,
+    n,
+    temperature,
+    ...(o.topK !== undefined && { topK: o.topK }),
+    maxTokens,
+    ...(rounds && { rounds }),
+    seed,
+  };
 }
 
 function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {

@@ -16,6 +16,7 @@ export const COMPARED_SETTINGS = [
   "flexible",
   "n",
   "temperature",
+  "topK",
   "maxTokens",
   "search",
   "without",

@@ -40,6 +40,8 @@ export interface EvaluateOptions {
   maxTokens: number;
   /** 0: arg max. */
   temperature: number;
+  /** Samples come from so many of the most probable tokens; absent: from all. */
+  topK?: number;
   /** Samples a problem. */
   n?: number;
   /** Searches, `n` rollouts a problem, a path of at most `maxTokens` each. */
@@ -102,7 +104,7 @@ async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Pro
     return found;
   }
   if (options.rounds !== undefined) return evaluateInRounds(problems, options.rounds, options);
-  const { model, tokenizer, task, n = 1, without = [] } = options;
+  const { model, tokenizer, task, n = 1, topK, without = [] } = options;
   const banned = without.length === 0 ? undefined : openingTags(tokenizer, without);
   const requests = problems.map((problem) => {
     const prefix = encodePrompt(tokenizer, problem);
@@ -111,6 +113,7 @@ async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Pro
       n,
       maxTokens: responseRoom(problem.id, prefix, model.info.maxContext, options.maxTokens),
       temperature: options.temperature,
+      ...(topK !== undefined && { topK }),
       stop: task.stop,
       ...(banned && { banned }),
       key: `eval/${options.seed ?? 0}/${problem.id}`,

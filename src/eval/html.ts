@@ -37,6 +37,7 @@ function settings(report: EvaluationReport): string {
     ["strict extraction", report.strict.join(", ") || undefined],
     ["flexible extraction", report.flexible.join(", ") || undefined],
     ["temperature", report.temperature],
+    ["top-k", report.topK],
     ["search", report.search && searchText(report.search, report.n)],
     ["without", report.without?.join(", ")],
     ["rounds", report.rounds && roundsText(report.rounds)],

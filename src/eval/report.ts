@@ -78,6 +78,8 @@ export interface EvaluationSettings {
   flexible: Strategy[];
   n: number;
   temperature?: number;
+  /** Samples were drawn from so many of the most probable tokens; absent: from all. */
+  topK?: number;
   maxTokens?: number;
   /** Absent where questions were answered without search; else `n` counts rollouts, and `maxTokens` is of a path. */
   search?: EvaluationSearch;

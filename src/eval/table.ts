@@ -8,14 +8,27 @@ import type { EvaluationSearch } from "./searched.ts";
  * by side where `width` has room for both, else below each other. No line is longer than `width` (40 at least), where names allow.
  */
 export function reportText(report: EvaluationReport, width: number): string {
-  const { measures, groups, problems, n, temperature, seed, maxTokens, rounds, search, without, unsure, gradeErrors } =
-    report;
+  const {
+    measures,
+    groups,
+    problems,
+    n,
+    temperature,
+    topK,
+    seed,
+    maxTokens,
+    rounds,
+    search,
+    without,
+    unsure,
+    gradeErrors,
+  } = report;
   const drawn = search !== undefined ? searchText(search, n) : n === 1 ? "1 sample each" : `${n} samples each`;
   const left = without === undefined ? "" : `; without ${without.join(", ")}`;
   const head = [
     `${report.task}, ${report.split}: ${problems} problems, ${drawn}${left}`,
     ...(rounds === undefined ? [] : [roundsText(rounds)]),
-    `temperature ${temperature}, seed ${seed}, at most ${maxTokens} tokens${rounds === undefined ? "" : " a round"}`,
+    `temperature ${temperature}${topK === undefined ? "" : `, top-k ${topK}`}, seed ${seed}, at most ${maxTokens} tokens${rounds === undefined ? "" : " a round"}`,
     `prompt ${report.prompt}${report.format === undefined ? "" : `, format ${report.format}`}; mode ${report.mode}`,
     ...(report.mode === "reward"
       ? []

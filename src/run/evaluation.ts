@@ -33,6 +33,7 @@ const recordSchema = z.strictObject({
   flexible: z.array(z.enum(STRATEGIES)),
   n: z.int().positive(),
   temperature: z.number().nonnegative().optional(),
+  topK: z.int().positive().optional(),
   maxTokens: z.int().positive().optional(),
   search: z
     .strictObject({ by: z.literal("prompts").optional(), value: z.string(), texts: z.int().positive() })

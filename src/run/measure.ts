@@ -44,7 +44,7 @@ export interface Measured {
 /** Samples what is not there yet, keeps it, and reports in `evals.jsonl`. Undefined when it was interrupted; the samples so far are kept. */
 export async function measure(options: MeasureOptions): Promise<Measured | undefined> {
   const { dir, settings, weights, task, problems } = options;
-  const { n, maxTokens, temperature, rounds, search, without, seed } = settings;
+  const { n, maxTokens, temperature, topK, rounds, search, without, seed } = settings;
   const file = new EvaluationFile(dir, settings, weights, problems);
   try {
     const samples = [...file.kept];
@@ -70,6 +70,7 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
           problems,
           maxTokens,
           temperature,
+          topK,
           n,
           search,
           without,
