@@ -8,6 +8,7 @@ import { checkKs, type EvaluationReport, type EvaluationSettings, gradingSetting
 import { byProblem, type EvaluatedSample } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
 import { checkSearchable } from "../eval/search.ts";
+import { PROMPTED_TEMPERATURE } from "../eval/searched.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
@@ -37,6 +38,7 @@ interface Options extends RoundFlags, SearchFlags {
   task?: string;
   split: Split;
   limit?: number;
+  format?: string;
   n: number;
   k?: number[];
   maxTokens: number;
@@ -66,6 +68,7 @@ export function evalCommand(): Command {
     .option("--task <T>", "a task's name, file, or TOML table (default: the run's own)")
     .addOption(new Option("--split <name>", "which problems").choices(SPLITS).default("test"))
     .option("--limit <problems>", "only the first so many problems", positiveWhole)
+    .option("--format <name>", "asks the problems in one of their other formats")
     .option("--n <samples>", "samples a problem", positiveWhole, 1)
     .option(
       "--k <k...>",
@@ -125,7 +128,8 @@ async function sample(o: Options): Promise<void> {
     o.n = o.search;
   }
   checkKs(o.k ?? [1], o.n);
-  const temperature = o.temperature ?? (search?.by === "prompts" ? 0.8 : o.n === 1 && search === undefined ? 0 : 1);
+  const temperature =
+    o.temperature ?? (search?.by === "prompts" ? PROMPTED_TEMPERATURE : o.n === 1 && search === undefined ? 0 : 1);
   if (temperature === 0 && o.n > 1 && search === undefined) {
     throw new UserError(
       `eval: at temperature 0 all ${o.n} samples of a problem are the same; leave --n out or raise --temperature`,
@@ -134,7 +138,7 @@ async function sample(o: Options): Promise<void> {
   const task = await openTask(o);
   const status = new StatusLine();
   try {
-    const problems = await takeProblems(task, o.split, o.limit);
+    const problems = await takeProblems(task, o.split, o.limit, o.format);
     await checkGolds(task, problems);
     const { checkpoint } = o;
     if (checkpoint === "best" && o.split === "test" && runRecipe(model)?.selection === "reference")
@@ -233,13 +237,13 @@ async function regrade(o: Options, path: string): Promise<void> {
   for (const text of notes) note(text);
   const { mode, strict, flexible } = settings;
   const again = mode === "reward" ? whole : whole.map((one) => regradeSample(one, { mode, strict, flexible }));
-  const scored = o.rerank === undefined ? undefined : await scoresOf(o, o.rerank, path, settings.split, again);
+  const scored = o.rerank === undefined ? undefined : await scoresOf(o, o.rerank, path, settings, again);
   const report = reportOf(settings, again, o.k, { score: scored?.score, beside: besideOf(o, settings) });
   if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, again)));
   const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
   if (o.critic !== undefined && whole.some(({ rounds }) => rounds !== undefined))
     throw new UserError("eval: --critic reads whole answers to the task's prompt, and these are answers in rounds");
-  const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings.split, whole);
+  const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings, whole);
   show(o, { ...report, file: path, ...(rerank && { rerank }), ...(critic && { critic }) }, report, [
     `samples: ${path}`,
     ...(critic === undefined ? [] : [criticLine(critic)]),
@@ -264,12 +268,12 @@ function besideOf(o: Options, { search }: Pick<EvaluationSettings, "search">): E
 function criticOf(
   o: Options,
   run: string,
-  recorded: string | undefined,
+  { split, format }: EvaluationSettings,
   samples: EvaluatedSample[],
 ): Promise<CriticReport> {
   const { checkpoint } = o;
   return withStatus((onProgress) =>
-    measureCritic({ run, checkpoint, samples, split: splitOf(o, recorded), onProgress }),
+    measureCritic({ run, checkpoint, samples, split: splitOf(o, split), format, onProgress }),
   );
 }
 
@@ -297,13 +301,13 @@ function scoresOf(
   o: Options,
   run: string,
   samplesFile: string,
-  recorded: string | undefined,
+  { split, format }: EvaluationSettings,
   samples: EvaluatedSample[],
 ): Promise<Reranked> {
   const { checkpoint } = o;
   const task = o.task === undefined ? undefined : { reference: parseTaskReference(o.task), baseDir: resolve(".") };
   return withStatus((onProgress) =>
-    rerankSamples({ run, checkpoint, samplesFile, samples, task, split: splitOf(o, recorded), onProgress }),
+    rerankSamples({ run, checkpoint, samplesFile, samples, task, split: splitOf(o, split), format, onProgress }),
   );
 }
 
@@ -398,9 +402,10 @@ function openTask(o: Options): Promise<Task> {
 }
 
 function settingsOf(o: Options, model: string, task: Task, temperature: number): MeasureOptions["settings"] {
-  const { split, n, maxTokens, seed } = o;
+  const { split, format, n, maxTokens, seed } = o;
   const rounds = roundsAsked(o);
-  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, ...(rounds && { rounds }), seed };
+  const asked = { ...gradingSettings(task), ...(format !== undefined && { format }) };
+  return { model, split, ...asked, n, temperature, maxTokens, ...(rounds && { rounds }), seed };
 }
 
 function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {

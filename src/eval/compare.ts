@@ -10,6 +10,7 @@ export const COMPARED_SETTINGS = [
   "task",
   "split",
   "prompt",
+  "format",
   "mode",
   "strict",
   "flexible",

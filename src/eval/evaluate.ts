@@ -5,6 +5,7 @@ import type { ProcessReward } from "../rollout/process-reward.ts";
 import { checkRoundBudgets } from "../rollout/rounds.ts";
 import { openingTags } from "../rollout/search.ts";
 import { responseRoom } from "../rollout/single.ts";
+import { inFormat } from "../task/formats.ts";
 import { gradeGold } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import { checkPrograms } from "../task/program.ts";
@@ -150,15 +151,15 @@ async function evaluatedSample(
   };
 }
 
-/** A split's problems, the first `limit` of them. A UserError when the split is endless and there is no limit. */
-export async function takeProblems(task: Task, split: Split, limit?: number): Promise<Problem[]> {
+/** A split's problems, the first `limit` of them, in one of their formats. A UserError when the split is endless and there is no limit. */
+export async function takeProblems(task: Task, split: Split, limit?: number, format?: string): Promise<Problem[]> {
   const source = await task.problems(split);
   const count = Math.min(source.size, limit ?? Infinity);
   if (!Number.isFinite(count)) {
     throw new UserError(`task ${task.name}: its ${split} split is endless: give a limit, the number of problems`);
   }
   if (count === 0) throw new UserError(`task ${task.name}: its ${split} split holds no problem to evaluate on`);
-  return Array.from({ length: count }, (_, i) => source.at(i));
+  return Array.from({ length: count }, (_, i) => inFormat(source.at(i), format));
 }
 
 /**

@@ -69,6 +69,8 @@ export interface EvaluationSettings {
   split?: string;
   /** The task's prompt: `chat`, `reft`, `chat, 8 shots from examples.jsonl`, ... */
   prompt?: string;
+  /** One of the problems' other formats; absent where they were asked as they are. */
+  format?: string;
   /** Mode of comparison, `math` by default; `reward` where the task has a reward of its own. */
   mode: GradingMode | "reward";
   /** Extraction strategies in order; empty where the task has a reward of its own. */

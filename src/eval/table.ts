@@ -16,7 +16,7 @@ export function reportText(report: EvaluationReport, width: number): string {
     `${report.task}, ${report.split}: ${problems} problems, ${drawn}${left}`,
     ...(rounds === undefined ? [] : [roundsText(rounds)]),
     `temperature ${temperature}, seed ${seed}, at most ${maxTokens} tokens${rounds === undefined ? "" : " a round"}`,
-    `prompt ${report.prompt}; mode ${report.mode}`,
+    `prompt ${report.prompt}${report.format === undefined ? "" : `, format ${report.format}`}; mode ${report.mode}`,
     ...(report.mode === "reward"
       ? []
       : [`strict: ${report.strict.join(", ")}; flexible: ${report.flexible.join(", ")}`]),

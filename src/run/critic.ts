@@ -8,6 +8,7 @@ import { gae } from "../method/advantages.ts";
 import { valuesBefore } from "../method/losses.ts";
 import { scoreOf, VALUE } from "../method/reft.ts";
 import { encodePrompt } from "../task/prompt.ts";
+import { sourceInFormat } from "../task/formats.ts";
 import { loadTask } from "../task/load.ts";
 import type { Split } from "../task/types.ts";
 import { modelDir } from "./checkpoint.ts";
@@ -24,6 +25,8 @@ export interface CriticOptions {
   samples: EvaluatedSample[];
   /** Where their problems are, in the run's own task. */
   split: Split;
+  /** The format in which they were asked. */
+  format?: string;
   onProgress?: (done: number, of: number) => void;
 }
 
@@ -42,6 +45,7 @@ export async function measureCritic({
   checkpoint,
   samples,
   split,
+  format,
   onProgress,
 }: CriticOptions): Promise<CriticReport> {
   requireRun(run);
@@ -56,7 +60,8 @@ export async function measureCritic({
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   const engine = createLocalEngine({ memoryGb: recipe.memory });
   try {
-    const problems = await problemsOf(await task.problems(split), samples, `${task.name}, ${split}`);
+    const source = sourceInFormat(await task.problems(split), format);
+    const problems = await problemsOf(source, samples, `${task.name}, ${split}`);
     const dir = modelDir(path);
     const from = { dir: separate ? criticDir(dir) : dir, optimizer: false };
     const model = await engine.create(createSpec(recipe, task, from, [VALUE]));

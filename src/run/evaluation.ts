@@ -27,6 +27,7 @@ const recordSchema = z.strictObject({
   task: z.string(),
   split: z.string().optional(),
   prompt: z.string().optional(),
+  format: z.string().optional(),
   mode: z.enum([...GRADING_MODES, "reward"]),
   strict: z.array(z.enum(STRATEGIES)),
   flexible: z.array(z.enum(STRATEGIES)),

@@ -93,7 +93,7 @@ interface Path {
   wrong: number[];
 }
 
-function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
+export function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
   const lines = linesOf(story);
   const numbers = [...new Set(story.sentences.join(" ").match(/\d+/g)?.map(Number))];
   const steps: Step[] = [];

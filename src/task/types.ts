@@ -10,14 +10,20 @@ export type Prompt = (
   prefill?: string;
 };
 
-export interface Problem {
-  /** Unique in its task. */
-  id: string;
+/** A question as it is asked, with the responses that SFT imitates. */
+export interface AskedQuestion {
   prompt: Prompt;
   /** SFT's targets: whole responses (without the prefill). */
   demonstrations?: string[];
   /** For each demonstration the spans, in characters [start, end), that are context only: read, and out of SFT's loss. */
   masks?: (readonly [start: number, end: number])[][];
+}
+
+export interface Problem extends AskedQuestion {
+  /** Unique in its task. */
+  id: string;
+  /** The same question asked in other formats, by their names; its answer is graded alike. */
+  formats?: Record<string, AskedQuestion>;
   /** The gold: what the reward compares with. */
   answer?: string;
   /** The question by itself, without instructions and examples, where the prompt holds more. */
