@@ -110,7 +110,7 @@ test("killed in the middle of a search, and resumed, it ends with the same bytes
 
 describe("a search at inference, its leaves judged by the run's own process reward model", () => {
   const args = (out: string) =>
-    `eval --model ${whole} --split dev --search 8 --search-value head --max-tokens 60 --without verify --out ${join(dir, out)} --json`.split(
+    `eval --model ${whole} --split dev --limit 12 --search 8 --search-value head --max-tokens 60 --without verify --out ${join(dir, out)} --json`.split(
       " ",
     );
   const begun = (out: string) => {
@@ -122,29 +122,28 @@ describe("a search at inference, its leaves judged by the run's own process rewa
     return readFileSync(join(dir, out, "evals", name), "utf8");
   };
 
-  test("killed and asked again it ends with the same bytes; Ctrl-C reports the answers so far", async () => {
+  test("killed and asked again, it ends with the same bytes", async () => {
     const ended = await rifft(args("searched"));
     expect(ended.stderr).not.toContain("error");
     const report: unknown = JSON.parse(ended.stdout);
-    expect(report).toMatchObject({ n: 8, problems: 25, search: { value: "head", texts: 1 }, without: ["verify"] });
+    expect(report).toMatchObject({ n: 8, problems: 12, search: { value: "head", texts: 1 }, without: ["verify"] });
     const bytes = samples("searched");
     expect(bytes).not.toContain("<verify>");
-    const weights = bytes
-      .trim()
-      .split("\n")
-      .map((line) => weightOf(line));
-    expect(new Set(weights).size).toBeGreaterThan(10);
+    const weights = bytes.trim().split("\n").map(weightOf);
+    expect(new Set(weights).size).toBeGreaterThan(5);
     expect(weights.every((weight) => weight > 0 && weight < 1)).toBe(true);
 
-    const random = new RandomStream("kill/search");
-    const again = await stopAgainAndAgain(2, () => ({
+    const delay = 50 * new RandomStream("kill/search").uniform();
+    const again = await stopAgainAndAgain(1, () => ({
       args: args("killed-search"),
       due: () => begun("killed-search"),
-      delay: 100 * random.uniform(),
+      delay,
     }));
-    expect(again).toMatchObject({ code: 0, stopped: 2 });
+    expect(again).toMatchObject({ code: 0, stopped: 1 });
     expect(samples("killed-search")).toBe(bytes);
+  });
 
+  test("Ctrl-C reports the answers so far; the same command goes on to the same bytes", async () => {
     const { child, end } = startRifft(args("stopped"));
     const poll = setInterval(() => {
       if (!begun("stopped")) return;
@@ -155,14 +154,15 @@ describe("a search at inference, its leaves judged by the run's own process rewa
     clearInterval(poll);
     expect(stopped.code).toBe(130);
     expect(stopped.stderr).toContain("stopping, with a report of the answers so far");
-    if (stopped.stdout !== "") expect(JSON.parse(stopped.stdout)).toMatchObject({ interrupted: true, n: 8 });
+    // Before the first rollout has ended there is no answer.
+    if (stopped.stdout === "") expect(stopped.stderr).toContain("interrupted before there was an answer");
+    else expect(JSON.parse(stopped.stdout)).toMatchObject({ interrupted: true, n: 8 });
     expect((await rifft(args("stopped"))).code).toBe(0);
-    expect(samples("stopped")).toBe(bytes);
+    expect(samples("stopped")).toBe(samples("searched"));
   });
 
-  test("a value that the run has not, and options that do nothing, are refused", async () => {
+  test("a value that is none is refused", async () => {
     const refused = async (...more: string[]) => (await rifft(["eval", "--split", "dev", ...more])).stderr;
-    expect(await refused("--model", whole, "--search", "2", "--search-by", "prompts")).toContain("asks in plain text");
     expect(await refused("--model", whole, "--search", "2", "--search-value", "heads")).toMatch(
       /expected consistency, likelihood, head or a TOML file/,
     );

@@ -80,6 +80,7 @@ describe("means over problems", () => {
   });
 
   test("values that do not vary have an interval of no width", () => {
+    expect(estimates95([{ values: Array(20).fill(0), share: false }])[0]).toMatchObject({ value: 0, low: 0, high: 0 });
     expect(estimates95([{ values: Array(20).fill(512), share: false }])[0]).toMatchObject({
       value: 512,
       low: 512,

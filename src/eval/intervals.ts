@@ -127,7 +127,7 @@ function expandedBca(values: readonly number[], sorted: Float64Array): Interval 
     squares += (v - value) ** 2;
     cubes += (v - value) ** 3;
   }
-  if (n < 2 || squares < 1e-24 * value * value) return { value, low: value, high: value };
+  if (n < 2 || squares <= 1e-24 * value * value) return { value, low: value, high: value };
   const tolerance = 1e-12 * Math.abs(value);
   const below = sorted.reduce((count, v) => count + (v < value - tolerance ? 1 : v <= value + tolerance ? 0.5 : 0), 0);
   const bias = normalQuantile(Math.min(Math.max(below, 1), sorted.length - 1) / sorted.length);
