@@ -141,8 +141,7 @@ async function sample(o: Options): Promise<void> {
     const problems = await takeProblems(task, o.split, o.limit, o.format);
     await checkGolds(task, problems);
     const { checkpoint } = o;
-    if (checkpoint === "best" && o.split === "test" && runRecipe(model)?.selection === "reference")
-      note(CHOSEN_ON_TEST);
+    if (o.split === "test" && runRecipe(model)?.selection === "reference") note(CHOSEN_ON_TEST);
     // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const settings = {

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { type GradedAnswer, isMode } from "../grade/index.ts";
+import type { GradedAnswer } from "../grade/index.ts";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
 import { type GradedProblem, gradeProgram, gradeResponse } from "../task/grading.ts";
@@ -91,8 +91,9 @@ export function problemFields(
 }
 
 function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer, response: string): AnswerGrade {
-  // A published grader that searches the whole response extracts nothing that could be shown or voted on.
-  const none = extracted === undefined || (isMode(extracted.strategy) && extracted.text === response);
+  // What stands for a whole response that was searched, or taken for an option's letter, is nothing to show or to vote on.
+  const whole = extracted?.text === response;
+  const none = extracted === undefined || (whole && isSearch(extracted.strategy, extracted.text));
   return {
     ...(none ? {} : { answer: extracted.text, strategy: extracted.strategy }),
     verdict,
@@ -100,6 +101,9 @@ function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer, respons
     reason,
   };
 }
+
+const isSearch = (strategy: string, text: string): boolean =>
+  strategy === "motif-math" || strategy === "motif-aime" || (strategy === "reft-mathqa" && text.length > 1);
 
 function byReward(grade: Grade): AnswerGrade {
   const reason = grade.error === undefined ? `the reward is ${grade.reward}` : "grading failed";

@@ -1,5 +1,5 @@
 import { UserError } from "../errors.ts";
-import type { Strategy } from "../grade/index.ts";
+import { NO_ANSWER, type Strategy } from "../grade/index.ts";
 import type { Fn } from "../tags/index.ts";
 import type { GradingMode, Task } from "../task/types.ts";
 import { type Column, estimates95, type Interval, ratio95 } from "./intervals.ts";
@@ -127,7 +127,6 @@ export function gradingSettings({
 const GRADINGS = ["strict", "flexible"] as const satisfies readonly Grade[];
 
 /** The rule by which a response that states no answer is wrong; a reranker never chooses it (ReFT). */
-const NO_ANSWER = "no answer";
 
 /** The powers of two up to n, and n. */
 export function defaultKs(n: number): number[] {
