@@ -8,6 +8,7 @@ import { checkKs, type EvaluationReport, type EvaluationSettings, gradingSetting
 import { byProblem, type EvaluatedSample } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
 import { checkSearchable } from "../eval/search.ts";
+import { PROMPTED_TEMPERATURE } from "../eval/searched.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
@@ -130,7 +131,8 @@ async function sample(o: Options): Promise<void> {
     o.n = o.search;
   }
   checkKs(o.k ?? [1], o.n);
-  const temperature = o.temperature ?? (search?.by === "prompts" ? 0.8 : o.n === 1 && search === undefined ? 0 : 1);
+  const temperature =
+    o.temperature ?? (search?.by === "prompts" ? PROMPTED_TEMPERATURE : o.n === 1 && search === undefined ? 0 : 1);
   if (temperature === 0 && o.n > 1 && search === undefined) {
     throw new UserError(
       `eval: at temperature 0 all ${o.n} samples of a problem are the same; leave --n out or raise --temperature`,

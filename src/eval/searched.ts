@@ -19,6 +19,13 @@ export interface EvaluationSearch {
   texts: number;
 }
 
+/** Values of leaves that are no file. */
+const NAMED_VALUES = ["consistency", "likelihood", "head"] as const;
+export const isNamedValue = (value: string): boolean => NAMED_VALUES.some((name) => name === value);
+
+/** rStar's; of a search by prompts where none is given. */
+export const PROMPTED_TEMPERATURE = 0.8;
+
 /** What a rollout's line says of the search. */
 export interface SearchedSample {
   /** The leaf; rollouts that ended at the same one have the same path. */

@@ -12,6 +12,7 @@ import { addCost, type CellResult, type Cost, noCounts } from "./cell.ts";
 import type { Choices, ContrastPower } from "./choose.ts";
 import { BUDGETS, type BudgetName, type ExperimentFile, groupOf, groupsOf, seedsOf } from "./file.ts";
 import type { Cell } from "./plan.ts";
+import { type SearchAt, searchAt } from "./searches.ts";
 
 /** A cell and what it came to, if it is complete. */
 export interface Ran {
@@ -74,6 +75,8 @@ export interface Analysis {
   tags: TagAt[];
   /** Further evaluations of the final runs. */
   also: AlsoAt[];
+  /** The searches among them, rollout by rollout. */
+  searches: SearchAt[];
   choices: Choices;
   notes: string[];
 }
@@ -173,6 +176,23 @@ export function analyse(
       ),
     ),
     also: alsoMeasured(experiment, final),
+    searches: experiment.also.flatMap(({ name, search }) =>
+      names.flatMap((arm): SearchAt[] => {
+        const found = final.flatMap(({ cell, dir, result }) => {
+          const one = search === undefined || cell.arm !== arm ? undefined : result?.also?.find((o) => o.name === name);
+          return one === undefined ? [] : [read(dir, one.samples, arm)];
+        });
+        const mode = found[0]?.settings?.mode;
+        if (mode === undefined || mode === "reward") return [];
+        return [
+          searchAt(
+            { name, arm },
+            found.map(({ samples }) => samples),
+            mode,
+          ),
+        ];
+      }),
+    ),
     choices,
     notes: [
       ...(experiment.final.seeds.length < FEWEST_SEEDS

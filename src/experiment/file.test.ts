@@ -119,8 +119,32 @@ describe("an experiment file", () => {
     ['{ name = "a", arms = ["grop"] }', /`also.1.arms`: there is no arm "grop"/],
     ['{ name = "a" }, { name = "a" }', /two of `also` are named "a"/],
     ['{ name = "a", n = 3, temperature = 0 }', /at temperature 0 all samples/],
+    ['{ name = "a", searchValue = "head" }', /`also.1.searchValue` needs .*`also.1.search`, the number of rollouts/],
+    [
+      '{ name = "a", search = 2, searchBy = "prompts", without = ["verify"] }',
+      /`also.1.without` is of use in a search by functions/,
+    ],
+    ['{ name = "a", without = ["verfy"] }', /verfy|also.1.without/],
   ])("also = [%s] is refused", (line, message) => {
     expect(() => parse({ head: `${parts.head}\nalso = [${line}]` })).toThrow(message);
+  });
+
+  test("a final run is searched, and asked without functions", () => {
+    const also = [
+      "also = [",
+      '{ name = "search", arms = ["grpo"], search = 16, searchValue = "head", without = ["verify"] },',
+      '{ name = "server", arms = ["grpo"], search = 4, searchValue = "prm.toml" },',
+      '{ name = "prompts", arms = ["grpo"], search = 4, searchBy = "prompts" },',
+      '{ name = "masked", arms = ["grpo"], without = ["verify", "refine"] }]',
+    ].join(" ");
+    const experiment = parse({ head: `${parts.head}\n${also}` });
+    const { test: asked } = experiment;
+    expect(alsoOf(experiment, "grpo").map(({ spec }) => spec)).toEqual([
+      { ...asked, n: 16, temperature: 1, search: 16, searchValue: "head", without: ["verify"] },
+      { ...asked, n: 4, temperature: 1, search: 4, searchValue: join(dir, "prm.toml") },
+      { ...asked, n: 4, temperature: 0.8, search: 4, searchBy: "prompts" },
+      { ...asked, without: ["verify", "refine"] },
+    ]);
   });
 
   test("where generated tokens are the only budget, an arm that generates nothing ends by a length of its own", () => {

@@ -3,7 +3,13 @@ import { basename, dirname, extname, resolve } from "node:path";
 import { z } from "zod";
 import { nearest, UserError } from "../errors.ts";
 import { evaluationRounds, roundOptions } from "../eval/rounds.ts";
-import { evaluationSearch, searchOptions, type SearchOptions } from "../eval/searched.ts";
+import {
+  evaluationSearch,
+  isNamedValue,
+  PROMPTED_TEMPERATURE,
+  searchOptions,
+  type SearchOptions,
+} from "../eval/searched.ts";
 import { parseToml } from "../run/recipe.ts";
 import { parseStrict } from "../strict.ts";
 
@@ -58,6 +64,8 @@ const alsoSchema = z
     maxTokens: whole.optional(),
     seed: z.int().nonnegative().optional(),
     ...searchOptions,
+    /** Rollouts of a search for each problem, whose vote answers it. */
+    search: z.int().min(2).optional(),
     /** The majority (of a search, the vote) of as many samples as these generated tokens a problem allow. */
     tokens: whole.optional(),
     /** "default": the problems' own. */
@@ -193,17 +201,16 @@ export function parseExperiment(
       evaluationRounds({ ...asked, ...evaluate }, (key) => `${source}: arm "${name}": \`${key}\``);
     }
   }
-  parsed.also.forEach(({ name, arms }, i) => {
+  parsed.also.forEach((one, i) => {
+    const { name, arms } = one;
     if (parsed.also.slice(0, i).some((other) => other.name === name)) refuse(`two of \`also\` are named "${name}"`);
     const unknown = arms?.find((arm) => !names.includes(arm));
     if (unknown !== undefined)
       refuse(`\`also.${i + 1}.arms\`: there is no arm "${unknown}" (arms: ${names.join(", ")})`);
-  });
-  for (const [i, { arms }] of parsed.also.entries()) {
     for (const arm of arms ?? names) {
-      evaluationSearch(alsoSpec(parsed, parsed.also[i], arm), (key) => `${source}: \`also.${i + 1}.${key}\``);
+      evaluationSearch(alsoSpec({ ...parsed, baseDir }, one, arm), (key) => `${source}: \`also.${i + 1}.${key}\``);
     }
-  }
+  });
   checkSettings(parsed.arm, refuse);
   const filtered = parsed.arm.find(({ where }) => where !== undefined);
   if (filtered !== undefined && parsed.profile === undefined) {
@@ -286,7 +293,7 @@ export function alsoOf(experiment: ExperimentFile, arm: string): Also[] {
 }
 
 /** How a further evaluation asks an arm. */
-function alsoSpec(experiment: Parsed, one: AlsoSpec, arm: string): EvaluationSpec {
+function alsoSpec(experiment: Parsed & { baseDir: string }, one: AlsoSpec, arm: string): EvaluationSpec {
   const { name: _name, at: _at, tokens: _tokens, arms: _arms, temperature, ...own } = one;
   const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined));
   const spec: EvaluationSpec = { ...askedOf(experiment, arm, experiment.test), ...given };
@@ -295,7 +302,10 @@ function alsoSpec(experiment: Parsed, one: AlsoSpec, arm: string): EvaluationSpe
     for (const key of ["rounds", "adaptive", "style", "progressTokens"] as const) delete spec[key];
   if (spec.format === "default") delete spec.format;
   if (own.search !== undefined) spec.n = own.search;
-  spec.temperature = temperature ?? defaultTemperature(spec.n);
+  spec.temperature = temperature ?? (own.searchBy === "prompts" ? PROMPTED_TEMPERATURE : defaultTemperature(spec.n));
+  const { searchValue } = own;
+  if (searchValue !== undefined && !isNamedValue(searchValue))
+    spec.searchValue = resolve(experiment.baseDir, searchValue);
   return spec;
 }
 

@@ -1,15 +1,19 @@
-import { points } from "../eval/compare.ts";
+import { points, span } from "../eval/compare.ts";
 import type { Interval } from "../eval/intervals.ts";
 import type { AlsoAt } from "./also.ts";
 import type { Analysis } from "./analyse.ts";
 import { cell, label, table, thousands } from "./page-parts.ts";
 import { type ExperimentFile, groupOf, groupsOf } from "./file.ts";
+import type { SearchAt, Spread } from "./searches.ts";
 
 const range = (value: number, { low, high }: Interval, seeds: number) =>
   `${points(value)}${seeds > 1 ? ` [${points(low)}, ${points(high)}]` : ""}`;
 
 /** What the further evaluations came to: each arm in every way that it was asked, then each evaluation with what it took. */
-export function alsoSection(experiment: ExperimentFile, { also, arms }: Pick<Analysis, "also" | "arms">): string[] {
+export function alsoSection(
+  experiment: ExperimentFile,
+  { also, arms, searches }: Pick<Analysis, "also" | "arms" | "searches">,
+): string[] {
   if (also.length === 0) return [];
   const rows = also.map((one) => {
     const { equal, majority, majorityInterval, seeds } = one;
@@ -35,6 +39,29 @@ export function alsoSection(experiment: ExperimentFile, { also, arms }: Pick<Ana
     "Descriptive: the final runs asked in other ways, at the last of their marks; means over seeds with Student's interval. Tokens are those of the evaluation.",
     ...groupsOf(experiment).flatMap((group) => sideBySide(experiment, group, also, arms)),
     table([...head, ...costs], rows),
+    ...searches.flatMap(searchTable),
+  ];
+}
+
+/** A search after each number of rollouts, and what more of them are worth. */
+function searchTable({ name, arm, seeds, rollouts, gain, slope }: SearchAt): string[] {
+  const spread = ({ mean, tInterval, twoWay }: Spread) =>
+    `${points(mean)} points${seeds > 1 ? ` [${span(tInterval)}] over seeds, [${span(twoWay)}] over seeds and problems` : ""}`;
+  const last = rollouts[rollouts.length - 1].r;
+  return [
+    table(
+      [`${cell(name)}, ${arm}: rollouts`, "right by the vote, %", "by any rollout, %", "tokens a problem"],
+      rollouts.map(({ r, accuracy, interval, oracle, tokens }) => [
+        String(r),
+        range(accuracy, interval, seeds),
+        points(oracle),
+        thousands(tokens),
+      ]),
+    ),
+    [
+      ...(gain === undefined ? [] : [`${last} rollouts over 1: ${spread(gain)}.`]),
+      ...(slope === undefined ? [] : [`A doubling of the rollouts (least squares over log2 r): ${spread(slope)}.`]),
+    ].join(" "),
   ];
 }
 
