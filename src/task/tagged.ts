@@ -2,6 +2,7 @@ import { z } from "zod";
 import { serialize, type Step, TAG_TOKENS } from "../tags/index.ts";
 import { generatedTask } from "./generated.ts";
 import { FORMS, stateAnswer } from "./grading.ts";
+import { selfChecks } from "./tagged-rates.ts";
 import type { Problem, TaskDefinition } from "./types.ts";
 import { Draw, type Story, tell, wordProblemVocabulary } from "./wordproblems.ts";
 
@@ -96,10 +97,11 @@ interface Path {
   wrong: number[];
 }
 
-function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
+export function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
   const all = linesOf(story);
   const { hasty: shares } = options;
-  const hasty = draw.chance() < (typeof shares === "number" ? shares : (shares[all.length - 2] ?? 0)) && all.length > 1;
+  const early = all.length < 2 ? 0 : typeof shares === "number" ? shares : shares[all.length - 2];
+  const hasty = early > 0 && draw.chance() < early;
   const lines = hasty ? all.slice(0, -1) : all;
   const numbers = [...new Set(story.sentences.join(" ").match(/\d+/g)?.map(Number))];
   const steps: Step[] = [];
@@ -167,7 +169,7 @@ function taggedProblem(id: string, key: string, options: TaggedOptions): Problem
     answer: String(story.values[story.values.length - 1]),
     question: text,
     tags: { level: String(level) },
-    data: { text, wrong },
+    data: { text, wrong, lines: linesOf(story).map(written) },
   };
 }
 
@@ -180,7 +182,9 @@ export function tagged(options: TaggedOptions, runSeed: number): TaskDefinition 
     prompt: "text",
     grading: { strict: [...FORMS.math.strict] },
   });
-  return { ...task, vocabulary: taggedVocabulary() };
+  const rates = ({ data }: Problem, response: string) =>
+    selfChecks(Array.isArray(data?.lines) ? data.lines.map(String) : [], response);
+  return { ...task, vocabulary: taggedVocabulary(), rates };
 }
 
 /** The words of prompts and blocks, and the tags, which a model has as words of its own where they are no tokens of its vocabulary. */
