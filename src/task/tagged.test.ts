@@ -18,7 +18,13 @@ function stepsOf({ demonstrations = [] }: Problem): Step[] {
   return parsed.steps;
 }
 
-const wrongOf = ({ data }: Problem): number[] => (Array.isArray(data?.wrong) ? data.wrong.map(Number) : []);
+/** Positions of the blocks that are out of the loss. */
+function wrongOf(problem: Problem): number[] {
+  const steps = stepsOf(problem);
+  return (problem.masks?.[0] ?? []).map(([start]) =>
+    steps.findIndex((_, i) => serialize(steps.slice(0, i), "tokens").length === start),
+  );
+}
 
 const operations: Record<string, (a: number, b: number) => number> = {
   "+": (a, b) => a + b,
@@ -132,6 +138,18 @@ describe("demonstrations with functional tokens", () => {
       const plan = steps.find(({ fn }) => fn === "analysis")?.text;
       if (plan !== undefined) expect(plan.match(/ [-+*/] /g)).toHaveLength(level);
       if (level !== 2) expect(values.at(-1)).toBe(problem.answer);
+    }
+  });
+
+  test("what demonstrations are like changes no question", async () => {
+    const held = async (options: Record<string, unknown>) => {
+      const task = await loadTask({ name: "tagged", max: 30, ...options }, { baseDir: ".", seed: 1 });
+      const source = await task.problems("dev");
+      return Array.from({ length: 200 }, (_, i) => source.at(i));
+    };
+    const plain = await held({});
+    for (const options of [{ verify: 0 }, { refine: false }, { hasty: [0.9, 0.4] }]) {
+      expect(await held(options)).toEqual(plain);
     }
   });
 

@@ -169,7 +169,7 @@ function taggedProblem(id: string, key: string, options: TaggedOptions): Problem
     answer: String(story.values[story.values.length - 1]),
     question: text,
     tags: { level: String(level) },
-    data: { text, wrong, lines: linesOf(story).map(written) },
+    data: { text, lines: linesOf(story).map(written) },
   };
 }
 
