@@ -234,6 +234,38 @@ const treeSearch: Figure = {
   },
 };
 
+const searchTreeStep: Figure = {
+  name: "search-tree-step",
+  about: "LoRA, the tree of a search of 16 rollouts, packed, against its paths as one padded batch",
+  core: false,
+  config: SMOLLM2_135M,
+  gemmRows: [2048],
+  bandwidth: false,
+  repeats: 3,
+  seconds: 200,
+  lines(m) {
+    const floor = trainingFlops(SMOLLM2_135M, passWork(m.facts), { lora: LORA }) / m.gemm(2048);
+    const { fewer, padding } = m.facts;
+    const speedUp = m.median("speedUp");
+    return [
+      timed("forward and backward, packed", "s", m.median("seconds"), { seconds: floor, is: "GEMM" }),
+      { what: "the paths, padded", value: m.median("flat"), unit: "s" },
+      {
+        what: "speed-up",
+        value: speedUp,
+        unit: "times",
+        floor: fewer,
+        floorIs: "tokens in paths over tokens",
+        ratio: speedUp / fewer,
+        atLeast: 0.7,
+      },
+      { what: "padded tokens over tokens in paths", value: padding, unit: "times" },
+      pairsLine(m.facts),
+      { what: "peak memory, packed", value: m.facts.treePeak / 1e9, unit: "GB" },
+    ];
+  },
+};
+
 const searchWaves: Figure = {
   name: "search-waves",
   about: "token-guided search: 8 trees of 2 rollouts in waves, and one after another",
@@ -345,6 +377,7 @@ export const figures: Figure[] = [
     limits: { peak: 3.6 },
   }),
   treeSearch,
+  searchTreeStep,
   searchWaves,
   tree,
   productsAlone("decode8-products", "the packed products alone of a decode step of 8 sequences", 8, true),

@@ -1,5 +1,7 @@
 import { performance } from "node:perf_hooks";
 import type { Model, Sample, SampleRequest } from "../engine/types.ts";
+import type { Tree } from "../forest/types.ts";
+import { pathTo } from "../forest/walk.ts";
 import { hashKey, uniform } from "../engine/random.ts";
 import type { ModelConfig } from "../model/types.ts";
 import { SEARCH_DEFAULTS, searchTrees } from "../rollout/search.ts";
@@ -56,6 +58,32 @@ export async function searchWavesWorkload(
     return { seconds: together.seconds, apart: apart.seconds, tokens: together.tokens };
   };
   return { facts: { trees: TREES, prompt }, repeat };
+}
+
+/** The tree of one search of 16 rollouts by a model of random weights, and the segments of its paths. */
+export async function searchedTree(
+  model: Model,
+  config: ModelConfig,
+  prompt: number,
+): Promise<{ tree: Tree; paths: number[][] }> {
+  const question = { id: "0", problem: "0", prompt: randomTokens(config, "question 0", prompt), key: "question 0" };
+  const { forest, trees } = await searchTrees(
+    new ClosingModel(model),
+    [question],
+    {
+      ...SEARCH_DEFAULTS,
+      inFlight: 4,
+      depth: 8,
+      stepTokens: STEP.to,
+      answerTokens: STEP.to,
+      grammar: G2,
+      without: [],
+    },
+    { value: (leaves) => leaves.map(({ node }) => draw(`value ${node}`)) },
+  );
+  const [tree] = forest;
+  const [{ nodes, leaves }] = trees;
+  return { tree, paths: leaves.map((leaf) => pathTo(tree, nodes[leaf].segment)) };
 }
 
 /** The engine's model with steps that end. What it sampled is what it goes on from; the search sees closing tags in its place. */

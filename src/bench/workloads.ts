@@ -17,7 +17,7 @@ import { grpoWorkload } from "./grpo-step.ts";
 import { motifWorkload } from "./motif-step.ts";
 import { openModel, planFrom, planThatKeeps } from "./model.ts";
 import { decodeProducts, trainingProducts } from "./products.ts";
-import { searchWavesWorkload } from "./search-waves.ts";
+import { searchedTree, searchWavesWorkload } from "./search-waves.ts";
 import { QWEN25_05B, randomFiles, randomTokens, SMOLLM2_135M } from "./shapes.ts";
 
 /** Work that a figure measures, set up and warm, in a process of its own. */
@@ -52,6 +52,7 @@ export const workloads = {
   tree: groupAgainstFlat,
   "tree-search": searchTree,
   "search-waves": searchWaves,
+  "search-tree-step": searchTreeStep,
   value: valueHead,
   grpo: () => grpo(SMOLLM2_135M, { prompts: 1, samples: 8, response: RESPONSE }),
   grpo32: () => grpo(SMOLLM2_135M, { prompts: 4, samples: 8, response: RESPONSE }),
@@ -230,6 +231,56 @@ async function groupAgainstFlat(): Promise<Workload> {
 async function searchWaves(): Promise<Workload> {
   const { model, plan } = open(randomFiles(SMOLLM2_135M), "none");
   return { plan: plan.text, ...(await searchWavesWorkload(model, SMOLLM2_135M, PROMPT)) };
+}
+
+/** The tree of a search: as one packed tree, and its 16 paths as one batch, sorted by length and padded to the longest. */
+async function searchTreeStep(): Promise<Workload> {
+  const { model, plan } = open(randomFiles(SMOLLM2_135M), { lora: LORA });
+  const { tree, paths } = await searchedTree(model, SMOLLM2_135M, PROMPT);
+  const ids = paths.map((path) => path.flatMap((s) => Array.from(tree.segments[s].tokens)));
+  const inPaths = ids.reduce((sum, { length }) => sum + length, 0);
+  const longest = Math.max(...ids.map(({ length }) => length));
+  const weigh = ({ source, tokens, fields }: Segment): void => {
+    if (source !== "prompt") fields.weights = new Float32Array(tokens.length).fill(1 / inPaths);
+  };
+  tree.segments.forEach(weigh);
+  const padded = ids
+    .sort((a, b) => b.length - a.length)
+    .map((path, i): Tree => {
+      const one = sequenceTree(
+        { id: `${i}`, problem: "p" },
+        Int32Array.from(path.slice(0, PROMPT)),
+        Int32Array.from(path.slice(PROMPT)),
+      );
+      one.segments.forEach(weigh);
+      // Rows that count for nothing, computed all the same.
+      if (path.length < longest) {
+        one.segments.push({ parent: 1, tokens: new Int32Array(longest - path.length), source: "env", fields: {} });
+      }
+      return one;
+    });
+  const seconds = async (forest: Forest): Promise<number> => {
+    const start = performance.now();
+    await model.forwardBackward(forest, crossEntropy());
+    return (performance.now() - start) / 1000;
+  };
+  await seconds([tree]);
+  const treePeak = memory().peak;
+  return {
+    plan: plan.text,
+    facts: {
+      ...passWork([tree]),
+      fewer: inPaths / countTokens(tree),
+      padding: (longest * padded.length) / inPaths,
+      computedPairs: cutTree(tree, plan.rows).reduce((sum, piece) => sum + packTrees([piece.tree]).pairs, 0),
+      treePeak,
+    },
+    async repeat() {
+      const packed = await seconds([tree]);
+      const apart = await seconds(padded);
+      return { seconds: packed, flat: apart, speedUp: apart / packed };
+    },
+  };
 }
 
 async function searchTree(): Promise<Workload> {
