@@ -50,6 +50,7 @@ function labelOf({ name, k, round }: Measure): string {
   if (name === "tokens" || name === "prompt tokens") return `${name} a problem`;
   if (name === "round accuracy") return `right after round ${round}`;
   if (name === "round tokens") return `tokens in round ${round}`;
+  if (name === "round steps") return `steps in round ${round}`;
   if (name === "rounds") return "rounds a sample";
   return k === undefined ? name : name.replace("@k", `@${k}`);
 }
@@ -59,6 +60,7 @@ const DIGITS: Partial<Record<Measure["name"], number>> = {
   tokens: 0,
   "prompt tokens": 0,
   "round tokens": 0,
+  "round steps": 2,
   rounds: 2,
 };
 

@@ -10,6 +10,7 @@ import { diskError } from "../run/disk.ts";
 import { readRecord } from "../run/folder.ts";
 import type { AlsoAt } from "./also.ts";
 import type { Analysis, ArmAt, ContrastResult, Ran, SharedCost } from "./analyse.ts";
+import type { RoundsAt } from "./by-round.ts";
 import type { TagAt } from "./by-tag.ts";
 import type { Cost } from "./cell.ts";
 import { chart } from "./chart.ts";
@@ -92,6 +93,7 @@ function pageText(
           contrastTable(other, false),
         ]),
     ...tagSection(analysis.tags),
+    ...roundsSection(analysis.rounds),
     ...alsoSection(analysis.also),
     "## Cost",
     `Mean over seeds, of what the last stage of an arm took up to each mark. Evaluation is not counted.`,
@@ -311,13 +313,52 @@ function tagSection(tags: readonly TagAt[]): string[] {
   ];
 }
 
+const armAt = (arm: string, at?: "start" | "end"): string => (at === "start" ? `${arm}, before its last stage` : arm);
+
+/** Accuracy after each round, and the steps that each added, of whatever was asked in rounds. */
+function roundsSection(measured: readonly RoundsAt[]): string[] {
+  const tableOf = (what: "right" | "steps", text: (value: number) => string): string[] => {
+    const shown = measured.filter((one) => one[what].length > 0);
+    if (shown.length === 0) return [];
+    const rounds = Array.from(
+      { length: Math.max(...shown.map((one) => one[what].length)) },
+      (_, r) => `round ${r + 1}`,
+    );
+    const rows = shown.map((one) => [
+      cell(one.also?.name ?? (one.budget === undefined ? "" : `at equal ${label(one.budget)}`)),
+      armAt(one.arm, one.also?.at),
+      ...rounds.map((_, r) => {
+        const found = one[what].at(r);
+        return found === undefined
+          ? ""
+          : `${text(found.mean)}${Number.isFinite(found.interval.low) ? ` [${text(found.interval.low)}, ${text(found.interval.high)}]` : ""}`;
+      }),
+    ]);
+    return [table(["asked", "arm", ...rounds], rows)];
+  };
+  const right = tableOf("right", points);
+  const steps = tableOf("steps", (value) => value.toFixed(2));
+  if (right.length === 0) return [];
+  return [
+    "## By round",
+    "Descriptive: means over seeds, with Student's interval over them. Accuracy after each round in %, each response graded as if it were the last:",
+    ...right,
+    ...(steps.length === 0
+      ? []
+      : [
+          "Steps of the problem that each round added, as its response states them, where the question had not ended before:",
+        ]),
+    ...steps,
+  ];
+}
+
 function alsoSection(measured: readonly AlsoAt[]): string[] {
   if (measured.length === 0) return [];
   const range = (value: number, { low, high }: Interval, seeds: number) =>
     `${points(value)}${seeds > 1 ? ` [${points(low)}, ${points(high)}]` : ""}`;
   const rows = measured.map((one) => [
     cell(one.name),
-    one.at === "start" ? `${one.arm}, before its last stage` : one.arm,
+    armAt(one.arm, one.at),
     range(one.accuracy, one.interval, one.seeds.length),
     one.seeds.map(({ accuracy }) => points(accuracy)).join(" "),
     one.majority === undefined || one.majorityInterval === undefined
