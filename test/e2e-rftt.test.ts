@@ -1,9 +1,10 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
+import { z } from "zod";
 import { RandomStream } from "../src/engine/random.ts";
-import { rifft } from "./helpers/cli.ts";
+import { rifft, startRifft } from "./helpers/cli.ts";
 import { stopAgainAndAgain } from "./helpers/kill.ts";
 
 /** Sums of two digits, solved with functions; sometimes wrongly, then found out. */
@@ -106,3 +107,69 @@ test("killed in the middle of a search, and resumed, it ends with the same bytes
   expect(ended.stopped).toBe(kills.length);
   expect(traces(run)).toEqual(traces(whole));
 });
+
+describe("a search at inference, its leaves judged by the run's own process reward model", () => {
+  const args = (out: string) =>
+    `eval --model ${whole} --split dev --limit 12 --search 8 --search-value head --max-tokens 60 --without verify --out ${join(dir, out)} --json`.split(
+      " ",
+    );
+  const begun = (out: string) => {
+    const evals = join(dir, out, "evals");
+    return existsSync(evals) && readdirSync(evals).some((name) => name.endsWith(".json"));
+  };
+  const samples = (out: string) => {
+    const name = readdirSync(join(dir, out, "evals")).find((one) => /dev-[0-9a-f]{8}\.jsonl$/.test(one)) ?? "";
+    return readFileSync(join(dir, out, "evals", name), "utf8");
+  };
+
+  test("killed and asked again, it ends with the same bytes", async () => {
+    const ended = await rifft(args("searched"));
+    expect(ended.stderr).not.toContain("error");
+    const report: unknown = JSON.parse(ended.stdout);
+    expect(report).toMatchObject({ n: 8, problems: 12, search: { value: "head", texts: 1 }, without: ["verify"] });
+    const bytes = samples("searched");
+    expect(bytes).not.toContain("<verify>");
+    const weights = bytes.trim().split("\n").map(weightOf);
+    expect(new Set(weights).size).toBeGreaterThan(5);
+    expect(weights.every((weight) => weight > 0 && weight < 1)).toBe(true);
+
+    const delay = 50 * new RandomStream("kill/search").uniform();
+    const again = await stopAgainAndAgain(1, () => ({
+      args: args("killed-search"),
+      due: () => begun("killed-search"),
+      delay,
+    }));
+    expect(again).toMatchObject({ code: 0, stopped: 1 });
+    expect(samples("killed-search")).toBe(bytes);
+  });
+
+  test("Ctrl-C reports the answers so far; the same command goes on to the same bytes", async () => {
+    const { child, end } = startRifft(args("stopped"));
+    const poll = setInterval(() => {
+      if (!begun("stopped")) return;
+      clearInterval(poll);
+      child.kill("SIGINT");
+    }, 2);
+    const stopped = await end;
+    clearInterval(poll);
+    expect(stopped.code).toBe(130);
+    expect(stopped.stderr).toContain("stopping, with a report of the answers so far");
+    // Before the first rollout has ended there is no answer.
+    if (stopped.stdout === "") expect(stopped.stderr).toContain("interrupted before there was an answer");
+    else expect(JSON.parse(stopped.stdout)).toMatchObject({ interrupted: true, n: 8 });
+    expect((await rifft(args("stopped"))).code).toBe(0);
+    expect(samples("stopped")).toBe(samples("searched"));
+  });
+
+  test("a value that is none is refused", async () => {
+    const refused = async (...more: string[]) => (await rifft(["eval", "--split", "dev", ...more])).stderr;
+    expect(await refused("--model", whole, "--search", "2", "--search-value", "heads")).toMatch(
+      /expected consistency, likelihood, head or a TOML file/,
+    );
+  });
+});
+
+const weightOf = (line: string): number => {
+  const { search } = z.object({ search: z.object({ weight: z.number() }) }).parse(JSON.parse(line));
+  return search.weight;
+};

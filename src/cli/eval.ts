@@ -4,14 +4,16 @@ import { UserError } from "../errors.ts";
 import type { CriticReport } from "../eval/critic.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { regradeSample } from "../eval/regrade.ts";
-import { checkKs, type EvaluationReport, gradingSettings, reportOf } from "../eval/report.ts";
-import type { EvaluatedSample } from "../eval/samples.ts";
+import { checkKs, type EvaluationReport, type EvaluationSettings, gradingSettings, reportOf } from "../eval/report.ts";
+import { byProblem, type EvaluatedSample } from "../eval/samples.ts";
 import { reportText } from "../eval/table.ts";
 import { checkSearchable } from "../eval/search.ts";
+import { PROMPTED_TEMPERATURE } from "../eval/searched.ts";
 import { validateGolds } from "../eval/validate.ts";
 import { measureCritic } from "../run/critic.ts";
 import { CHOSEN_ON_TEST } from "../run/best.ts";
 import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
+import { leafScores } from "../run/leaf-scores.ts";
 import { measure, type MeasureOptions } from "../run/measure.ts";
 import { modelFolder } from "../run/models.ts";
 import { type Reranked, rerankSamples } from "../run/rerank.ts";
@@ -22,12 +24,13 @@ import { loadTask } from "../task/load.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
 import { evaluationView } from "../view/evaluation.ts";
 import { viewPage } from "../view/page.ts";
-import { wholeProblems } from "./evaluation.ts";
+import { samplesFile, wholeProblems } from "./evaluation.ts";
 import { checkpointOption, recipeTask, runRecipe, withModel } from "./model.ts";
 import { nonNegative, positiveWhole, wholeNumber } from "./options.ts";
 import { printResult, StatusLine, writePage } from "./output.ts";
 import { type RoundFlags, roundFlags, roundsAsked } from "./rounds.ts";
-import { processRewardOf, searchAsked, type SearchFlags, searchFlags } from "./search.ts";
+import { searchAsked, type SearchFlags, searchFlags } from "./search.ts";
+import { untilInterrupted } from "./watch.ts";
 
 interface Options extends RoundFlags, SearchFlags {
   model?: string;
@@ -35,15 +38,18 @@ interface Options extends RoundFlags, SearchFlags {
   task?: string;
   split: Split;
   limit?: number;
+  format?: string;
   n: number;
   k?: number[];
   maxTokens: number;
   temperature?: number;
+  topK?: number;
   seed: number;
   out?: string;
   from?: string;
   rerank?: string;
   critic?: string;
+  beside?: string;
   mode?: string;
   strict?: string[];
   flexible?: string[];
@@ -63,6 +69,7 @@ export function evalCommand(): Command {
     .option("--task <T>", "a task's name, file, or TOML table (default: the run's own)")
     .addOption(new Option("--split <name>", "which problems").choices(SPLITS).default("test"))
     .option("--limit <problems>", "only the first so many problems", positiveWhole)
+    .option("--format <name>", "asks the problems in one of their other formats")
     .option("--n <samples>", "samples a problem", positiveWhole, 1)
     .option(
       "--k <k...>",
@@ -75,6 +82,7 @@ export function evalCommand(): Command {
       "0 takes the most probable token (default: 0 for one sample, 1 for several)",
       nonNegative,
     )
+    .option("--top-k <k>", "sample from the k most probable tokens", positiveWhole)
     .option("--seed <n>", "another seed gives other samples", wholeNumber, 0)
     .option("--out <dir>", "where evals.jsonl and the samples go (default: the run folder, or runs/eval)")
     .option("--from <file>", "grades the samples of this file again; needs no model")
@@ -115,15 +123,16 @@ async function sample(o: Options): Promise<void> {
   const { model } = o;
   if (model === undefined)
     throw new UserError("eval: name a model with --model, or samples to grade again with --from");
-  const search = searchAsked(o);
+  const ofFunctions = searchAsked(o);
+  const { search } = ofFunctions;
   if (o.search !== undefined) {
     if (o.n > 1) throw new UserError("eval: --search draws its rollouts in place of samples; leave --n out");
-    if (o.rounds !== undefined)
-      throw new UserError("eval: questions are asked in rounds or searched; leave --rounds or --search out");
+    if (o.topK !== undefined) throw new UserError("eval: a search samples from all tokens; leave --top-k out");
     o.n = o.search;
   }
   checkKs(o.k ?? [1], o.n);
-  const temperature = o.temperature ?? (o.n === 1 && search === undefined ? 0 : 1);
+  const temperature =
+    o.temperature ?? (search?.by === "prompts" ? PROMPTED_TEMPERATURE : o.n === 1 && search === undefined ? 0 : 1);
   if (temperature === 0 && o.n > 1 && search === undefined) {
     throw new UserError(
       `eval: at temperature 0 all ${o.n} samples of a problem are the same; leave --n out or raise --temperature`,
@@ -132,38 +141,51 @@ async function sample(o: Options): Promise<void> {
   const task = await openTask(o);
   const status = new StatusLine();
   try {
-    const problems = await takeProblems(task, o.split, o.limit);
+    const problems = await takeProblems(task, o.split, o.limit, o.format);
     await checkGolds(task, problems);
     const { checkpoint } = o;
-    if (checkpoint === "best" && o.split === "test" && runRecipe(model)?.selection === "reference")
-      note(CHOSEN_ON_TEST);
+    if (o.split === "test" && runRecipe(model)?.selection === "reference") note(CHOSEN_ON_TEST);
     // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const settings = {
       ...settingsOf(o, model, task, temperature),
-      ...(search && { search }),
+      ...ofFunctions,
       ...(found && { checkpoint: found }),
     };
     if (search !== undefined) checkSearchable(task);
+    const beside = besideOf(o, settings);
+    const scores = await leafScores(search, runRecipe(model) === undefined ? undefined : model, found);
     const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
     let leaked: Leak[] | undefined;
-    const measured = await measure({
+    const asked: MeasureOptions = {
       dir,
       settings,
       weights: await modelDigest(model, found),
       task,
       problems,
       ks: o.k,
-      processReward: search && processRewardOf(search),
+      beside,
+      leafScores: scores.of,
       note,
-      withModel: (work) => withModel({ model, checkpoint: found }, task, work),
+      withModel: (work) => withModel({ model, checkpoint: found, heads: scores.heads }, task, work),
       extra: async () => {
         leaked = await trainedOn(model, problems);
         return leaked === undefined ? {} : { leaks: leaked.length };
       },
       onSample: ({ done, of, right }) =>
         status.show(`${done}/${of} samples, ${((100 * right) / done).toFixed(1)} % right`),
-    });
+    };
+    const measured = await untilInterrupted({ note, close: () => status.clear() }, STOPPING, (signal) =>
+      measure({
+        ...asked,
+        interrupted: () => signal.aborted,
+        onInterrupted: (samples, file) => {
+          status.clear();
+          process.exitCode = 130;
+          showSoFar(o, asked, samples, join(dir, file));
+        },
+      }),
+    );
     status.clear();
     if (measured === undefined) return;
     const { report, line, samples } = measured;
@@ -177,6 +199,27 @@ async function sample(o: Options): Promise<void> {
     status.clear();
     await task.close();
   }
+}
+
+const STOPPING = "stopping, with a report of the answers so far; Ctrl-C again stops at once";
+
+/** What an evaluation that was interrupted has found: of the problems that have answers, over as many as each has. */
+function showSoFar(
+  o: Options,
+  { settings, problems, beside }: MeasureOptions,
+  samples: EvaluatedSample[],
+  file: string,
+): void {
+  if (samples.length === 0) return note("interrupted before there was an answer; the same command begins again");
+  const report = reportOf(settings, samples, undefined, { beside });
+  const each = byProblem(samples).map(({ length }) => length);
+  const [least, most] = [Math.min(...each), Math.max(...each)];
+  const what = settings.search === undefined ? "samples" : "rollouts";
+  const many = least === most ? `${most}` : `${least} to ${most}`;
+  show(o, { ...report, interrupted: true, file }, report, [
+    `interrupted: ${each.length} of ${problems.length} problems, ${many} of ${settings.n} ${what} each; the same command goes on`,
+    `samples: ${file}`,
+  ]);
 }
 
 /** What all samples of a file have cost, where that was noted. */
@@ -196,13 +239,13 @@ async function regrade(o: Options, path: string): Promise<void> {
   for (const text of notes) note(text);
   const { mode, strict, flexible } = settings;
   const again = mode === "reward" ? whole : whole.map((one) => regradeSample(one, { mode, strict, flexible }));
-  const scored = o.rerank === undefined ? undefined : await scoresOf(o, o.rerank, path, settings.split, again);
-  const report = reportOf(settings, again, o.k, scored?.score);
+  const scored = o.rerank === undefined ? undefined : await scoresOf(o, o.rerank, path, settings, again);
+  const report = reportOf(settings, again, o.k, { score: scored?.score, beside: besideOf(o, settings) });
   if (o.html !== undefined) writePage(o.html, viewPage(await evaluationView(report, again)));
   const rerank = scored && { run: o.rerank, file: scored.file, accuracy: scored.accuracy };
   if (o.critic !== undefined && whole.some(({ rounds }) => rounds !== undefined))
     throw new UserError("eval: --critic reads whole answers to the task's prompt, and these are answers in rounds");
-  const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings.split, whole);
+  const critic = o.critic === undefined ? undefined : await criticOf(o, o.critic, settings, whole);
   show(o, { ...report, file: path, ...(rerank && { rerank }), ...(critic && { critic }) }, report, [
     `samples: ${path}`,
     ...(critic === undefined ? [] : [criticLine(critic)]),
@@ -212,15 +255,27 @@ async function regrade(o: Options, path: string): Promise<void> {
   ]);
 }
 
+/** The plain samples that stand beside a search. */
+function besideOf(o: Options, { search }: Pick<EvaluationSettings, "search">): EvaluatedSample[] | undefined {
+  if (o.beside === undefined) return undefined;
+  if (search === undefined)
+    throw new UserError(
+      "eval: --beside sets plain samples beside those of a search; ask for one with --search ROLLOUTS",
+    );
+  const { samples, notes } = wholeProblems(samplesFile(o.beside));
+  for (const text of notes) note(text);
+  return samples;
+}
+
 function criticOf(
   o: Options,
   run: string,
-  recorded: string | undefined,
+  { split, format }: EvaluationSettings,
   samples: EvaluatedSample[],
 ): Promise<CriticReport> {
   const { checkpoint } = o;
   return withStatus((onProgress) =>
-    measureCritic({ run, checkpoint, samples, split: splitOf(o, recorded), onProgress }),
+    measureCritic({ run, checkpoint, samples, split: splitOf(o, split), format, onProgress }),
   );
 }
 
@@ -248,13 +303,13 @@ function scoresOf(
   o: Options,
   run: string,
   samplesFile: string,
-  recorded: string | undefined,
+  { split, format }: EvaluationSettings,
   samples: EvaluatedSample[],
 ): Promise<Reranked> {
   const { checkpoint } = o;
   const task = o.task === undefined ? undefined : { reference: parseTaskReference(o.task), baseDir: resolve(".") };
   return withStatus((onProgress) =>
-    rerankSamples({ run, checkpoint, samplesFile, samples, task, split: splitOf(o, recorded), onProgress }),
+    rerankSamples({ run, checkpoint, samplesFile, samples, task, split: splitOf(o, split), format, onProgress }),
   );
 }
 
@@ -349,9 +404,20 @@ function openTask(o: Options): Promise<Task> {
 }
 
 function settingsOf(o: Options, model: string, task: Task, temperature: number): MeasureOptions["settings"] {
-  const { split, n, maxTokens, seed } = o;
+  const { split, format, n, maxTokens, seed } = o;
   const rounds = roundsAsked(o);
-  return { model, split, ...gradingSettings(task), n, temperature, maxTokens, ...(rounds && { rounds }), seed };
+  const asked = { ...gradingSettings(task), ...(format !== undefined && { format }) };
+  return {
+    model,
+    split,
+    ...asked,
+    n,
+    temperature,
+    ...(o.topK !== undefined && { topK: o.topK }),
+    maxTokens,
+    ...(rounds && { rounds }),
+    seed,
+  };
 }
 
 function show(o: Options, result: object, report: EvaluationReport, below: string[]): void {

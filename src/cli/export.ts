@@ -9,7 +9,8 @@ import {
   exportTypes,
   Interrupted,
 } from "../run/export.ts";
-import { checkpointOption } from "./model.ts";
+import { CHOSEN_ON_TEST } from "../run/best.ts";
+import { checkpointOption, runRecipe } from "./model.ts";
 import { printResult } from "./output.ts";
 
 interface Options {
@@ -48,6 +49,7 @@ export function exportCommand(): Command {
       };
       process.on("SIGINT", stop).on("SIGTERM", stop);
       try {
+        if (runRecipe(run)?.selection === "reference") process.stderr.write(`${CHOSEN_ON_TEST}\n`);
         const result = await exportRun({
           run,
           checkpoint,

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
-import type { Model, ModelSpec } from "../engine/types.ts";
+import type { HeadSpec, Model, ModelSpec } from "../engine/types.ts";
 import { isRunFolder } from "../run/folder.ts";
 import { createSpec, modelFolder, recipeOf } from "../run/models.ts";
 import type { Recipe } from "../run/recipe.ts";
@@ -11,6 +11,8 @@ export interface ModelOptions {
   model: string;
   /** Of a run: which. */
   checkpoint?: string;
+  /** Trained heads that are of use. */
+  heads?: HeadSpec[];
 }
 
 /** The option that chooses among a run's checkpoints. */
@@ -21,14 +23,14 @@ export const checkpointOption = [
 
 /** Opens the model that `--model` and `--checkpoint` name, and closes it when the work is done, whatever happens. */
 export async function withModel<T>(
-  { model: name, checkpoint }: ModelOptions,
+  { model: name, checkpoint, heads }: ModelOptions,
   task: Pick<Task, "vocabulary"> | undefined,
   work: (model: Model) => Promise<T>,
 ): Promise<T> {
   const recipe = runRecipe(name);
   const engine = createLocalEngine({ memoryGb: recipe?.memory });
   try {
-    return await work(await engine.create(await specOf(name, checkpoint, recipe, task)));
+    return await work(await engine.create(await specOf(name, checkpoint, recipe, task, heads)));
   } finally {
     await engine.close();
   }
@@ -49,6 +51,7 @@ async function specOf(
   checkpoint: string | undefined,
   recipe: Recipe | undefined,
   task: Pick<Task, "vocabulary"> | undefined,
+  heads: HeadSpec[] | undefined,
 ): Promise<ModelSpec> {
   if (recipe === undefined) {
     // Only a run has checkpoints; says so.
@@ -56,11 +59,11 @@ async function specOf(
     return { base: name, train: "none", vocabulary: task?.vocabulary };
   }
   const from = { dir: await modelFolder(name, checkpoint), optimizer: false };
-  if (recipe.model !== "tiny") return createSpec(recipe, {}, from);
+  if (recipe.model !== "tiny") return createSpec(recipe, {}, from, heads);
   // A tiny model's tokenizer is made of the words of the task it was trained on.
   const own = await recipeTask(recipe);
   try {
-    return createSpec(recipe, own, from);
+    return createSpec(recipe, own, from, heads);
   } finally {
     await own.close();
   }

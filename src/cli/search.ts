@@ -1,17 +1,13 @@
-import { readFileSync } from "node:fs";
 import { Option } from "commander";
-import { parse } from "smol-toml";
-import { UserError } from "../errors.ts";
-import type { EvaluationSearch } from "../eval/searched.ts";
-import { HttpProcessReward, type ProcessReward, processRewardSettings } from "../rollout/process-reward.ts";
+import { type AskedOfFunctions, evaluationSearch, SEARCH_BY } from "../eval/searched.ts";
 import { parseFunctions } from "../rollout/search.ts";
-import { parseStrict } from "../strict.ts";
 import { positiveWhole } from "./options.ts";
 
 /** What `rifft eval` is told of a search. */
 export interface SearchFlags {
   /** Rollouts. */
   search?: number;
+  searchBy?: (typeof SEARCH_BY)[number];
   searchValue?: string;
   searchTexts?: number;
   without?: string;
@@ -21,47 +17,36 @@ export function searchFlags(): Option[] {
   return [
     new Option(
       "--search <rollouts>",
-      "searches each problem's tree of functions, without the gold; of models with functional tokens",
+      "searches each problem's tree of steps, without the gold, and lets its leaves vote",
     ).argParser(positiveWhole),
     new Option(
       "--search-value <name>",
-      "what a leaf is worth: consistency, likelihood, or a TOML file that names a process reward server (default: consistency)",
+      "what a leaf is worth: consistency, likelihood, head (that the run has trained), or a TOML file that names a process reward server (default: consistency)",
     ),
+    new Option(
+      "--search-by <what>",
+      "functions: the model's functional tokens; prompts: a chat model is asked for each step, as in rStar (default: functions)",
+    ).choices(SEARCH_BY),
     new Option("--search-texts <n>", "texts that a function may get at a node (default: 1)").argParser(positiveWhole),
-    new Option("--without <functions>", "functions that the search leaves out, such as verify,refine"),
+    new Option(
+      "--beside <samples>",
+      "with --search: plain samples of the same problems, for the majority of as many as cost the tokens of the search",
+    ),
+    new Option("--without <functions>", "functions that are never chosen, such as verify,refine; with --search or not"),
   ];
 }
 
-/** How questions are to be searched; undefined where they are not. */
-export function searchAsked(o: SearchFlags): EvaluationSearch | undefined {
-  if (o.search === undefined) {
-    const given = o.searchValue ?? o.searchTexts ?? o.without;
-    if (given !== undefined)
-      throw new UserError(
-        "eval: --search-value, --search-texts and --without say how a search goes; ask for one with --search ROLLOUTS",
-      );
-    return undefined;
-  }
-  const without = parseFunctions(
-    (o.without ?? "")
-      .split(",")
-      .filter((name) => name !== "")
-      .map((name) => name.trim()),
-  );
-  return { value: o.searchValue ?? "consistency", texts: o.searchTexts ?? 1, without };
-}
+const FLAGS: Record<string, string> = {
+  searchBy: "--search-by",
+  searchValue: "--search-value",
+  searchTexts: "--search-texts",
+};
 
-/** The process reward server that a search's value names; undefined for a value that needs none. */
-export function processRewardOf({ value }: EvaluationSearch): ProcessReward | undefined {
-  if (value === "consistency" || value === "likelihood") return undefined;
-  let settings: unknown;
-  try {
-    settings = parse(readFileSync(value, "utf8"));
-  } catch (error) {
-    const reason = error instanceof Error ? error.message.split("\n")[0] : String(error);
-    throw new UserError(
-      `--search-value ${value}: expected consistency, likelihood or a TOML file with the \`url\` of a process reward server (${reason})`,
-    );
-  }
-  return new HttpProcessReward(parseStrict(processRewardSettings, settings, value));
+/** What is asked of a model's functions: a search, functions that are left out. */
+export function searchAsked({ without = "", ...flags }: SearchFlags & { rounds?: number }): AskedOfFunctions {
+  const names = without
+    .split(",")
+    .map((name) => name.trim())
+    .filter((name) => name !== "");
+  return evaluationSearch({ ...flags, without: parseFunctions(names) }, (key) => FLAGS[key] ?? `--${key}`);
 }

@@ -24,11 +24,11 @@ export async function watchRun(
 }
 
 /** Works until it is done or interrupted: the first Ctrl-C aborts the signal and says so, a second one ends the process. */
-export async function untilInterrupted(
+export async function untilInterrupted<T>(
   progress: { note(text: string): void; close(): void },
   words: string,
-  work: (signal: AbortSignal) => Promise<void>,
-): Promise<void> {
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
   const controller = new AbortController();
   let first = 0;
   const stop = () => {
@@ -44,7 +44,7 @@ export async function untilInterrupted(
   };
   process.on("SIGINT", stop).on("SIGTERM", stop);
   try {
-    await work(controller.signal);
+    return await work(controller.signal);
   } finally {
     process.off("SIGINT", stop).off("SIGTERM", stop);
   }

@@ -66,6 +66,8 @@ export interface SampleRequest {
   stop: (string | Int32Array)[];
   /** Masks the first token of each sample: the choice at a decision point. */
   allowed?: Int32Array;
+  /** Ids that no token of a sample may be; log-probs are among the others. */
+  banned?: Int32Array;
   /** Returns the raw next-token log-probs of these ids. */
   scoreIds?: Int32Array;
   /** Returns the raw log-probs of these ids as the token after a sample that a stop has ended; one more step of the model. */

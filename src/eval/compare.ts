@@ -10,13 +10,16 @@ export const COMPARED_SETTINGS = [
   "task",
   "split",
   "prompt",
+  "format",
   "mode",
   "strict",
   "flexible",
   "n",
   "temperature",
+  "topK",
   "maxTokens",
   "search",
+  "without",
   "rounds",
 ] as const;
 export type ComparedSetting = (typeof COMPARED_SETTINGS)[number];

@@ -51,6 +51,11 @@ describe("a critic", () => {
     expect(criticReport(lengths).difference).toBeLessThan(-0.9);
   });
 
+  test("cannot be judged on one problem", () => {
+    const one = responses(() => 0.5).filter(({ problem }) => problem === "0");
+    expect(() => criticReport(one)).toThrow("1 are too few, take a larger --limit");
+  });
+
   test("repeats its interval", () => {
     const once = responses((chance) => chance);
     expect(criticReport(once)).toEqual(criticReport(once));

@@ -1,4 +1,5 @@
 import { hashKey, RandomStream } from "../engine/random.ts";
+import { UserError } from "../errors.ts";
 import type { Interval } from "./intervals.ts";
 
 /** One response: what the critic says before each token, and the return from there on. */
@@ -22,7 +23,7 @@ export interface CriticReport {
 
 const RESAMPLES = 2000;
 
-/** Needs two problems at least, and returns that differ. */
+/** Throws a UserError where all problems fall into one half. */
 export function criticReport(responses: readonly ValuedResponse[]): CriticReport {
   const byProblem = new Map<string, ValuedResponse[]>();
   for (const response of responses) {
@@ -34,6 +35,11 @@ export function criticReport(responses: readonly ValuedResponse[]): CriticReport
   // By the id's hash: the order of problems may mean something.
   const halfOf = ([{ problem }]: ValuedResponse[]) => hashKey(`critic/${problem}`)[0] % 2;
   const halves = [0, 1].map((half) => problems.filter((own) => halfOf(own) === half).flat());
+  if (halves.some((half) => half.length === 0)) {
+    throw new UserError(
+      `the critic is judged against a regression fitted on the other half of the problems; ${problems.length} are too few, take a larger --limit`,
+    );
+  }
   const fits = halves.map((_, half) => fit(halves[1 - half]));
   const moments = problems.map((own) => momentsOf(own, fits[halfOf(own)]));
   const whole = measure(moments);

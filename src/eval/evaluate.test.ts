@@ -18,7 +18,7 @@ const taskOf = (
 
 const run = async (
   task: ReturnType<typeof taskOf>,
-  options: { n?: number; temperature?: number; limit?: number; done?: number; seed?: number } = {},
+  options: { n?: number; temperature?: number; topK?: number; limit?: number; done?: number; seed?: number } = {},
 ) => {
   const model = await tiny();
   const heard: EvaluatedSample[] = [];
@@ -63,6 +63,18 @@ describe("evaluate", () => {
     const first = await texts();
     expect(first).toHaveLength(2);
     expect(await texts()).toEqual(first);
+  });
+
+  test("the most probable token alone, at any temperature, is the greedy answer", async () => {
+    const texts = async (options: object) =>
+      (
+        await run(
+          taskOf(() => 0),
+          options,
+        )
+      ).map(({ text }) => text);
+    expect(await texts({ topK: 1 })).toEqual(await texts({ temperature: 0 }));
+    expect(await texts({})).not.toEqual(await texts({ temperature: 0 }));
   });
 
   test("what is left after whole chunks is sampled bit by bit as it would have been", async () => {

@@ -3,12 +3,16 @@ import { UserError } from "../errors.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { ProcessReward } from "../rollout/process-reward.ts";
 import { checkRoundBudgets } from "../rollout/rounds.ts";
+import { openingTags } from "../rollout/search.ts";
 import { responseRoom } from "../rollout/single.ts";
+import { inFormat } from "../task/formats.ts";
 import { gradeGold } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import { checkPrograms } from "../task/program.ts";
+import type { Fn } from "../tags/index.ts";
 import type { Problem, Split, Task } from "../task/types.ts";
 import { gradeSample, problemFields } from "./regrade.ts";
+import { evaluateByPrompts } from "./prompted.ts";
 import { evaluateBySearch } from "./search.ts";
 import { type EvaluationRounds, evaluateInRounds } from "./rounds.ts";
 import type { EvaluatedSample } from "./samples.ts";
@@ -36,10 +40,14 @@ export interface EvaluateOptions {
   maxTokens: number;
   /** 0: arg max. */
   temperature: number;
+  /** Samples come from so many of the most probable tokens; absent: from all. */
+  topK?: number;
   /** Samples a problem. */
   n?: number;
   /** Searches, `n` rollouts a problem, a path of at most `maxTokens` each. */
   search?: EvaluationSearch;
+  /** Functions that are never chosen; they need a model whose tags are tokens. */
+  without?: Fn[];
   /** What leaves are worth, where `search.value` is a file. */
   processReward?: ProcessReward;
   /** Asks in rounds, each of which may have `maxTokens`. */
@@ -48,10 +56,12 @@ export interface EvaluateOptions {
   seed?: number;
   /** Samples of the first so many problems are there already: whole chunks, or all. */
   done?: number;
-  /** Asked before each chunk; true ends the evaluation there. */
+  /** Asked before each chunk, and in a search before each wave; true ends the evaluation there. */
   interrupted?: () => boolean;
   /** Called for each graded sample, in the order of problems and samples, as soon as those before it are graded. */
   onSample?: (sample: EvaluatedSample) => void;
+  /** Called with the graded rollouts of a search that was interrupted: of each problem those that had ended, the first ones. */
+  onPartial?: (samples: EvaluatedSample[]) => void;
   /** Called when a chunk's samples have all been handed on. */
   onChunk?: () => void;
 }
@@ -72,16 +82,30 @@ export async function evaluate(options: EvaluateOptions): Promise<EvaluatedSampl
     if (options.interrupted?.() === true) break;
     // What the cache holds decides how a prefix is computed.
     await model.discard();
-    samples.push(...(await evaluateChunk(problems.slice(start, start + size), options)));
+    const chunk = problems.slice(start, start + size);
+    const found = await evaluateChunk(chunk, options);
+    if (found.length < chunk.length * n) {
+      options.onPartial?.(found);
+      break;
+    }
+    samples.push(...found);
     options.onChunk?.();
   }
   return samples;
 }
 
 async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Promise<EvaluatedSample[]> {
-  if (options.search !== undefined) return evaluateBySearch(problems, options.search, options);
+  if (options.search !== undefined) {
+    const { by } = options.search;
+    const found = await (by === "prompts"
+      ? evaluateByPrompts(problems, options)
+      : evaluateBySearch(problems, options.search, options));
+    if (found.length === problems.length * (options.n ?? 1)) for (const sample of found) options.onSample?.(sample);
+    return found;
+  }
   if (options.rounds !== undefined) return evaluateInRounds(problems, options.rounds, options);
-  const { model, tokenizer, task, n = 1 } = options;
+  const { model, tokenizer, task, n = 1, topK, without = [] } = options;
+  const banned = without.length === 0 ? undefined : openingTags(tokenizer, without);
   const requests = problems.map((problem) => {
     const prefix = encodePrompt(tokenizer, problem);
     return {
@@ -89,7 +113,9 @@ async function evaluateChunk(problems: Problem[], options: EvaluateOptions): Pro
       n,
       maxTokens: responseRoom(problem.id, prefix, model.info.maxContext, options.maxTokens),
       temperature: options.temperature,
+      ...(topK !== undefined && { topK }),
       stop: task.stop,
+      ...(banned && { banned }),
       key: `eval/${options.seed ?? 0}/${problem.id}`,
     };
   });
@@ -128,15 +154,15 @@ async function evaluatedSample(
   };
 }
 
-/** A split's problems, the first `limit` of them. A UserError when the split is endless and there is no limit. */
-export async function takeProblems(task: Task, split: Split, limit?: number): Promise<Problem[]> {
+/** A split's problems, the first `limit` of them, in one of their formats. A UserError when the split is endless and there is no limit. */
+export async function takeProblems(task: Task, split: Split, limit?: number, format?: string): Promise<Problem[]> {
   const source = await task.problems(split);
   const count = Math.min(source.size, limit ?? Infinity);
   if (!Number.isFinite(count)) {
     throw new UserError(`task ${task.name}: its ${split} split is endless: give a limit, the number of problems`);
   }
   if (count === 0) throw new UserError(`task ${task.name}: its ${split} split holds no problem to evaluate on`);
-  return Array.from({ length: count }, (_, i) => source.at(i));
+  return Array.from({ length: count }, (_, i) => inFormat(source.at(i), format));
 }
 
 /**

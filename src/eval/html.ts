@@ -3,7 +3,8 @@ import { probability } from "./compare-table.ts";
 import { escapeHtml, plainText } from "./html-text.ts";
 import { type Curve, curvesPlot, rowsPlot } from "./plot.ts";
 import type { EvaluationReport, Measure } from "./report.ts";
-import { roundsText } from "./table.ts";
+import { SEARCH_MEASURES } from "./search-measures.ts";
+import { roundsText, searchText } from "./table.ts";
 
 /** The head of an evaluation's page: settings, every measure with its 95 % interval, plots. */
 export function reportHtml(report: EvaluationReport): string {
@@ -36,6 +37,9 @@ function settings(report: EvaluationReport): string {
     ["strict extraction", report.strict.join(", ") || undefined],
     ["flexible extraction", report.flexible.join(", ") || undefined],
     ["temperature", report.temperature],
+    ["top-k", report.topK],
+    ["search", report.search && searchText(report.search, report.n)],
+    ["without", report.without?.join(", ")],
     ["rounds", report.rounds && roundsText(report.rounds)],
     ["max tokens", report.maxTokens],
     ["seed", report.seed],
@@ -46,18 +50,25 @@ function settings(report: EvaluationReport): string {
   return `<dl class="settings">${items.join("")}</dl>`;
 }
 
-function labelOf({ name, k, round }: Measure): string {
+function labelOf({ name, k, round, rate, of }: Measure): string {
+  if (name === "rate") return `${escapeHtml(rate ?? "")}, of ${of}`;
+  if (name === "tokens@r") return `tokens of ${k} rollouts`;
+  if (name === "gain@r") return `gain, ${k} over 1`;
+  if (name === "slope") return "slope, a doubling";
+  if (name === "maj@tokens") return `maj@${of?.toFixed(1)}, tokens of ${k} rollouts`;
+  if (name === "vote - maj") return `vote@${k} - maj@${of?.toFixed(1)}`;
   if (name === "tokens" || name === "prompt tokens") return `${name} a problem`;
   if (name === "round accuracy") return `right after round ${round}`;
   if (name === "round tokens") return `tokens in round ${round}`;
   if (name === "round steps") return `steps in round ${round}`;
   if (name === "rounds") return "rounds a sample";
-  return k === undefined ? name : name.replace("@k", `@${k}`);
+  return k === undefined ? name : name.replace(/@[kr]$/, `@${k}`);
 }
 
 /** Measures that are no shares, with their digits. */
 const DIGITS: Partial<Record<Measure["name"], number>> = {
   tokens: 0,
+  "tokens@r": 0,
   "prompt tokens": 0,
   "round tokens": 0,
   "round steps": 2,
@@ -104,10 +115,13 @@ function notes({ unsure, gradeErrors, measures }: EvaluationReport): string[] {
 /** Strict curves over k where there are several samples, and accuracy by each tag; else strict and flexible accuracy. */
 function plots({ measures, groups }: EvaluationReport): string[] {
   const ofStrict = measures.filter(({ grading }) => grading === "strict");
-  const curves = (["pass@k", "maj@k", "best@k", "rerank@k"] as const).flatMap((name, c): Curve[] => {
-    const points = ofStrict.flatMap((m) => (m.name === name && m.k !== undefined ? [{ ...m, k: m.k }] : []));
-    return points.length === 0 ? [] : [{ name, className: `c${c}`, points }];
-  });
+  const curves = (["pass@k", "maj@k", "best@k", "rerank@k", ...SEARCH_MEASURES] as const).flatMap(
+    (name, c): Curve[] => {
+      const points = ofStrict.flatMap((m) => (m.name === name && m.k !== undefined ? [{ ...m, k: m.k }] : []));
+      // A search has none of the first four.
+      return points.length === 0 ? [] : [{ name, className: `c${c % 4}`, points }];
+    },
+  );
   const accuracies = measures.filter(({ name }) => name === "accuracy");
   const tags = [...new Set(groups.map(({ tag }) => tag))];
   const byRound = ofStrict.filter(({ name }) => name === "round accuracy");

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { estimates95, sparse, wilson95 } from "./intervals.ts";
+import { RandomStream } from "../engine/random.ts";
+import { estimates95, ratio95, sparse, wilson95 } from "./intervals.ts";
 
 describe("Wilson's interval", () => {
   // Newcombe 1998, Statistics in Medicine 17, table I, method 3.
@@ -79,10 +80,47 @@ describe("means over problems", () => {
   });
 
   test("values that do not vary have an interval of no width", () => {
+    expect(estimates95([{ values: Array(20).fill(0), share: false }])[0]).toMatchObject({ value: 0, low: 0, high: 0 });
     expect(estimates95([{ values: Array(20).fill(512), share: false }])[0]).toMatchObject({
       value: 512,
       low: 512,
       high: 512,
     });
+  });
+});
+
+describe("a ratio of sums", () => {
+  test("nothing to count; all alike: as many trials as problems; one trial a problem: Wilson's at Student's level", () => {
+    expect(ratio95([{ hits: 0, of: 0 }])).toBeUndefined();
+    const alike = [
+      { hits: 3, of: 3 },
+      { hits: 0, of: 0 },
+      { hits: 2, of: 2 },
+    ];
+    expect(ratio95(alike)).toEqual({ value: 1, method: "wilson", ...wilson95(2, 2) });
+    const single = Array.from({ length: 200 }, (_, i) => ({ hits: Number(i % 4 === 0), of: 1 }));
+    const [found, wilson] = [ratio95(single), wilson95(50, 200)];
+    expect(found?.value).toBe(0.25);
+    expect(found?.low).toBeCloseTo(wilson.low, 2);
+    expect(found?.high).toBeCloseTo(wilson.high, 2);
+  });
+
+  test("covers the truth where the trials of a problem go together", () => {
+    const random = new RandomStream("ratio coverage");
+    let covered = 0;
+    const repeats = 1000;
+    for (let repeat = 0; repeat < repeats; repeat++) {
+      const problems = Array.from({ length: 40 }, () => {
+        // Problems of their own chance, 0.1 or 0.6 in the mean over trials 0.3; more trials where it is low.
+        const easy = random.uniform() < 0.5;
+        const of = easy ? 2 : 3;
+        const hits = Array.from({ length: of }, () => Number(random.uniform() < (easy ? 0.6 : 0.1)));
+        return { hits: hits.reduce((sum, hit) => sum + hit, 0), of };
+      });
+      const { low = 0, high = 0 } = ratio95(problems) ?? {};
+      covered += Number(low <= 0.3 && 0.3 <= high);
+    }
+    expect(covered / repeats).toBeGreaterThan(0.93);
+    expect(covered / repeats).toBeLessThan(0.98);
   });
 });

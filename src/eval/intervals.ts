@@ -37,6 +37,28 @@ export interface Estimate extends Interval {
   method: "wilson" | "bootstrap";
 }
 
+/**
+ * A ratio of sums over problems, each of which has hits and trials, with its 95 % interval: Wilson's at the effective number of trials, for those of one problem
+ * go together. That number is p (1 - p) over the ratio's linearised variance over problems, narrowed to Student's t (Korn and Graubard 1998, Survey
+ * Methodology 24:193, with Wilson's interval in place of theirs; Dean and Pagano 2015, J. Surv. Stat. Methodol. 3:484), no more than the trials; where all
+ * trials came out alike, the number of problems that have some. Undefined where there are no trials.
+ */
+export function ratio95(problems: readonly { hits: number; of: number }[]): Estimate | undefined {
+  const own = problems.filter(({ of }) => of > 0);
+  const trials = own.reduce((sum, { of }) => sum + of, 0);
+  if (trials === 0) return undefined;
+  const value = own.reduce((sum, { hits }) => sum + hits, 0) / trials;
+  const n = own.length;
+  let effective = n;
+  if (n > 1 && value > 0 && value < 1) {
+    const squares = own.reduce((sum, { hits, of }) => sum + (hits - value * of) ** 2, 0);
+    const variance = (squares * n) / (n - 1) / trials ** 2;
+    const narrowed = (Z975 / tQuantile(0.975, n - 1)) ** 2;
+    effective = Math.min(trials, ((value * (1 - value)) / variance) * narrowed);
+  }
+  return { value, method: "wilson", ...wilson95(value * effective, effective) };
+}
+
 const RESAMPLES = 2000;
 
 /**
@@ -105,7 +127,7 @@ function expandedBca(values: readonly number[], sorted: Float64Array): Interval 
     squares += (v - value) ** 2;
     cubes += (v - value) ** 3;
   }
-  if (n < 2 || squares < 1e-24 * value * value) return { value, low: value, high: value };
+  if (n < 2 || squares <= 1e-24 * value * value) return { value, low: value, high: value };
   const tolerance = 1e-12 * Math.abs(value);
   const below = sorted.reduce((count, v) => count + (v < value - tolerance ? 1 : v <= value + tolerance ? 0.5 : 0), 0);
   const bias = normalQuantile(Math.min(Math.max(below, 1), sorted.length - 1) / sorted.length);

@@ -1,18 +1,35 @@
-import { type GradedAnswer, isMode } from "../grade/index.ts";
+import { z } from "zod";
+import type { GradedAnswer } from "../grade/index.ts";
 import { UserError } from "../errors.ts";
+import { parseStrict } from "../strict.ts";
 import { type GradedProblem, gradeProgram, gradeResponse } from "../task/grading.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade, Grading, Problem, ProgramResult, Task } from "../task/types.ts";
-import type { AnswerGrade, EvaluatedSample } from "./samples.ts";
+import { type AnswerGrade, type EvaluatedSample, rateSchema } from "./samples.ts";
 
-type Graded = Pick<EvaluatedSample, "strict" | "flexible" | "reward" | "parts" | "solved" | "error" | "program">;
+type Graded = Pick<
+  EvaluatedSample,
+  "strict" | "flexible" | "reward" | "parts" | "solved" | "error" | "program" | "rates"
+>;
 
 /** A response's verdicts and reward. */
 export async function gradeSample(task: Task, problem: Problem, response: string): Promise<Graded> {
   const [{ answered: _, ...grade }] = await task.grade([{ problem, response }]);
-  if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade) };
+  const rates = ratesOf(task, problem, response);
+  if (task.grading === undefined) return { strict: byReward(grade), ...grade, solved: isSolved(grade), ...rates };
   const verdicts = verdictsOf(problem, response, task.grading, grade.program);
-  return { ...verdicts, ...grade, solved: verdicts.strict.verdict === "equal" };
+  return { ...verdicts, ...grade, solved: verdicts.strict.verdict === "equal", ...rates };
+}
+
+function ratesOf(task: Task, problem: Problem, response: string): Pick<EvaluatedSample, "rates"> {
+  const given = task.rates?.(problem, response);
+  if (given === undefined) return {};
+  const rates = parseStrict(
+    z.record(z.string(), rateSchema),
+    given,
+    `task ${task.name}: rates of problem ${problem.id}`,
+  );
+  return Object.keys(rates).length === 0 ? {} : { rates };
 }
 
 /** The strict and the flexible verdict on a response, as a samples file holds them; where it is a program, on what that came to. */
@@ -74,8 +91,9 @@ export function problemFields(
 }
 
 function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer, response: string): AnswerGrade {
-  // A published grader that searches the whole response extracts nothing that could be shown or voted on.
-  const none = extracted === undefined || (isMode(extracted.strategy) && extracted.text === response);
+  // What stands for a whole response that was searched, or taken for an option's letter, is nothing to show or to vote on.
+  const whole = extracted?.text === response;
+  const none = extracted === undefined || (whole && isSearch(extracted.strategy, extracted.text));
   return {
     ...(none ? {} : { answer: extracted.text, strategy: extracted.strategy }),
     verdict,
@@ -83,6 +101,9 @@ function answerGrade({ extracted, verdict, rule, reason }: GradedAnswer, respons
     reason,
   };
 }
+
+const isSearch = (strategy: string, text: string): boolean =>
+  strategy === "motif-math" || strategy === "motif-aime" || (strategy === "reft-mathqa" && text.length > 1);
 
 function byReward(grade: Grade): AnswerGrade {
   const reason = grade.error === undefined ? `the reward is ${grade.reward}` : "grading failed";

@@ -146,7 +146,7 @@ describe("rerank@k", () => {
     r: [0.9, 0.9, 0.9, 0.9],
   };
   const score = ({ problem, sample }: EvaluatedSample) => scores[problem][sample];
-  const report = reportOf(settings, samples, [1, 2, 4], score);
+  const report = reportOf(settings, samples, [1, 2, 4], { score });
   const at = (k: number, grading: Measure["grading"] = "strict") => find(report.measures, "rerank@k", grading, k);
 
   test("of all samples the one with the highest score that states an answer", () => {
@@ -171,4 +171,18 @@ describe("rerank@k", () => {
     expect(reportText(report, 80)).toMatch(/^rerank@4 +33\.3 %/m);
     expect(reportText(reportOf(settings, samples), 80)).not.toContain("rerank");
   });
+});
+
+test("rates that a task counts: hits of all samples over the times that there could have been one", () => {
+  const counted = samples.map((sample, i): EvaluatedSample => ({
+    ...sample,
+    ...(i % 2 === 0 && {
+      rates: { checks: { hits: i % 4 === 0 ? 1 : 0, of: 2 }, ...(i === 4 && { rare: { hits: 0, of: 0 } }) },
+    }),
+  }));
+  const report = reportOf(settings, counted);
+  expect(report.measures.filter(({ name }) => name === "rate")).toMatchObject([
+    { rate: "checks", of: 12, value: 3 / 12, method: "wilson" },
+  ]);
+  expect(reportText(report, 80)).toMatch(/^checks +25\.0 % \[.*\] of 12$/m);
 });

@@ -1,15 +1,14 @@
 import { UserError } from "../errors.ts";
-import type { Strategy } from "../grade/index.ts";
-import { sameAnswer } from "../task/grading.ts";
+import { NO_ANSWER, type Strategy } from "../grade/index.ts";
+import type { Fn } from "../tags/index.ts";
 import type { GradingMode, Task } from "../task/types.ts";
-import { type Column, estimates95, type Interval } from "./intervals.ts";
-import { problemOf } from "./regrade.ts";
+import { type Column, estimates95, type Interval, ratio95 } from "./intervals.ts";
 import { type Grade, rightFromStart, roundColumns, roundSteps } from "./round-measures.ts";
 import type { EvaluationRounds } from "./rounds.ts";
-import { type AnswerGrade, byProblem, type EvaluatedSample, responsesOf } from "./samples.ts";
-import { rightAfter, SEARCH_MEASURES, type SearchMeasure, tokensAfter } from "./search-measures.ts";
+import { byProblem, type EvaluatedSample, responsesOf } from "./samples.ts";
+import { rightAfter, searchColumns, type SearchMeasure, tokensAfter, votes } from "./search-measures.ts";
 import type { EvaluationSearch } from "./searched.ts";
-import { bestOfK, clusterAnswers, majorityAtK, passAtK } from "./subsets.ts";
+import { bestOfK, majorityAtK, passAtK } from "./subsets.ts";
 
 /** A number with its 95 % interval. */
 export interface Measure extends Interval {
@@ -23,17 +22,27 @@ export interface Measure extends Interval {
     | "tokens" // generated tokens a problem, all its samples together
     | SearchMeasure // of the first `k` rollouts of a search: their majority's answer, that of a vote by weight, or any is right
     | "tokens@r" // generated tokens a problem of the first `k` rollouts
+    | "gain@r" // vote@r less vote@1, problem by problem
+    | "slope" // what vote@r gains as the rollouts double: least squares over log2 of the reported r
+    // Beside plain samples of the same problems, of which `of` (no whole number) cost the tokens of the first `k` rollouts:
+    | "maj@tokens" // their majority's answer is right
+    | "vote - maj" // vote@r less that, problem by problem
     // Of questions that were answered in rounds:
     | "round accuracy" // share of samples that are right after that many rounds
     | "right from round 1" // of the samples that are right at the end, the share whose first response was so already
     | "round tokens" // generated tokens of that round, a sample
     | "round steps" // steps of the problem that the round added, of samples that had not ended before
+    | "rate" // a rate that the task counts: of all samples together, hits over the times that there could have been one
     | "rounds" // rounds that a sample took
     | "prompt tokens"; // tokens of all prompts of a problem; the first one's, which its samples share, once
   /** Which grade counts as right; absent for `truncated` and `tokens`. */
   grading?: "strict" | "flexible";
   /** Absent where there is no k. */
   k?: number;
+  /** Of a rate: what the task calls it, and of how many times it is a share. */
+  rate?: string;
+  /** Beside plain samples: how many. */
+  of?: number;
   /** From 1; of what is measured round by round. */
   round?: number;
   value: number;
@@ -61,6 +70,8 @@ export interface EvaluationSettings {
   split?: string;
   /** The task's prompt: `chat`, `reft`, `chat, 8 shots from examples.jsonl`, ... */
   prompt?: string;
+  /** One of the problems' other formats; absent where they were asked as they are. */
+  format?: string;
   /** Mode of comparison, `math` by default; `reward` where the task has a reward of its own. */
   mode: GradingMode | "reward";
   /** Extraction strategies in order; empty where the task has a reward of its own. */
@@ -68,9 +79,13 @@ export interface EvaluationSettings {
   flexible: Strategy[];
   n: number;
   temperature?: number;
+  /** Samples were drawn from so many of the most probable tokens; absent: from all. */
+  topK?: number;
   maxTokens?: number;
   /** Absent where questions were answered without search; else `n` counts rollouts, and `maxTokens` is of a path. */
   search?: EvaluationSearch;
+  /** Functions that are never chosen, in a search or in plain samples; absent where there are none. */
+  without?: Fn[];
   /** Absent where questions were answered in one go. `maxTokens` is then of each response. */
   rounds?: EvaluationRounds;
   seed?: number;
@@ -115,7 +130,6 @@ export function gradingSettings({
 const GRADINGS = ["strict", "flexible"] as const satisfies readonly Grade[];
 
 /** The rule by which a response that states no answer is wrong; a reranker never chooses it (ReFT). */
-const NO_ANSWER = "no answer";
 
 /** The powers of two up to n, and n. */
 export function defaultKs(n: number): number[] {
@@ -142,13 +156,14 @@ interface ProblemScores {
 
 /**
  * The report of an evaluation's samples. The mode of `settings` says how votes are compared; verdicts are those in the samples. A k
- * larger than the smallest number of samples that a problem has is a UserError. `score`: a reranker's, for rerank@k.
+ * larger than the smallest number of samples that a problem has is a UserError. `score`: a reranker's, for rerank@k; `beside`: plain samples
+ * of the problems that `samples` are a search of.
  */
 export function reportOf(
   settings: EvaluationSettings,
   samples: EvaluatedSample[],
   ks?: readonly number[],
-  score?: (sample: EvaluatedSample) => number | undefined,
+  { score, beside }: { score?: (sample: EvaluatedSample) => number | undefined; beside?: EvaluatedSample[] } = {},
 ): EvaluationReport {
   const grouped = byProblem(samples);
   const problems = grouped.map((group): ProblemScores => ({
@@ -168,7 +183,7 @@ export function reportOf(
   const measures = estimated([
     ...gradings.map((grading) => accuracy(problems, grading, settings)),
     ...(settings.search !== undefined
-      ? searchColumns(problems, gradings, wanted, settings.mode)
+      ? searchColumns(grouped, gradings, wanted, settings.mode, beside)
       : n === 1
         ? []
         : gradings.flatMap((grading) => atK(problems, grading, wanted, settings, score))),
@@ -181,6 +196,7 @@ export function reportOf(
   // Of some of the problems: with resamples of their own.
   const ofSome = [...rightFromStart(grouped, gradings), ...roundSteps(grouped)];
   measures.push(...ofSome.flatMap((one) => estimated([one])));
+  measures.push(...ratesOf(grouped));
   const value = (name: Measure["name"]) => measures.find((found) => found.name === name)?.value ?? 0;
   const { low, high } = measures[0];
   return {
@@ -202,8 +218,25 @@ export function reportOf(
   };
 }
 
+/** The rates that the task counts, in the order in which they occur first. */
+function ratesOf(problems: EvaluatedSample[][]): Measure[] {
+  const names = [...new Set(problems.flat().flatMap(({ rates = {} }) => Object.keys(rates)))];
+  return names.flatMap((rate): Measure[] => {
+    const counts = problems.map((samples) =>
+      samples.reduce(
+        ({ hits, of }, { rates }) => ({ hits: hits + (rates?.[rate]?.hits ?? 0), of: of + (rates?.[rate]?.of ?? 0) }),
+        { hits: 0, of: 0 },
+      ),
+    );
+    const estimate = ratio95(counts);
+    return estimate === undefined
+      ? []
+      : [{ name: "rate", rate, of: counts.reduce((sum, { of }) => sum + of, 0), ...estimate }];
+  });
+}
+
 /** A measure before its interval: one number a problem. */
-type MeasureColumn = Column & Pick<Measure, "name" | "grading" | "k" | "round">;
+type MeasureColumn = Column & Pick<Measure, "name" | "grading" | "k" | "round" | "of">;
 
 function column(
   about: Pick<Measure, "name" | "grading" | "k" | "round">,
@@ -243,33 +276,6 @@ function tokensOf(problems: ProblemScores[]): MeasureColumn {
   return { name: "tokens", values: problems.map(count), share: false };
 }
 
-/** What the first rollouts of a search come to; they are no sample of equals, so that their order counts. */
-function searchColumns(
-  problems: ProblemScores[],
-  gradings: Grade[],
-  rs: number[],
-  mode: EvaluationSettings["mode"],
-): MeasureColumn[] {
-  const right = gradings.flatMap((grading) =>
-    mode === "reward"
-      ? []
-      : SEARCH_MEASURES.flatMap((name) =>
-          rs.map((k) =>
-            column({ name, grading, k }, problems, ({ samples }) =>
-              Number(rightAfter(name, samples, k, mode, grading)),
-            ),
-          ),
-        ),
-  );
-  const tokens = rs.map((k): MeasureColumn => ({
-    name: "tokens@r",
-    k,
-    values: problems.map(({ samples }) => tokensAfter(samples, k)),
-    share: false,
-  }));
-  return [...right, ...tokens];
-}
-
 function atK(
   problems: ProblemScores[],
   grading: Grade,
@@ -307,17 +313,6 @@ function atK(
     ),
   );
   return [...passed, ...majority, ...best, ...reranked];
-}
-
-/** The cluster of each sample's answer; one that no rule can compare with those before it stands alone. */
-function votes(samples: EvaluatedSample[], grading: Grade, mode: GradingMode): (number | undefined)[] {
-  const grades = samples.map((sample): AnswerGrade | undefined => sample[grading]);
-  const problem = problemOf(samples[0]);
-  const same = (first: string, second: string) => sameAnswer(problem, first, second, mode);
-  return clusterAnswers(
-    grades.map((grade) => grade?.answer),
-    same,
-  );
 }
 
 /** The mean log-prob of a sample's tokens, the score of best@k. */

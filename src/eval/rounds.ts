@@ -44,6 +44,7 @@ export interface RoundedOptions {
   task: Task;
   maxTokens: number;
   temperature: number;
+  topK?: number;
   n?: number;
   seed?: number;
   onSample?: (sample: EvaluatedSample) => void;
@@ -53,14 +54,14 @@ export interface RoundedOptions {
 export async function evaluateInRounds(
   problems: Problem[],
   rounds: EvaluationRounds,
-  { model, task, maxTokens, n = 1, temperature, seed = 0, onSample }: RoundedOptions,
+  { model, task, maxTokens, n = 1, temperature, topK = 0, seed = 0, onSample }: RoundedOptions,
 ): Promise<EvaluatedSample[]> {
   const answered = await answerInRounds(model, task, problems, n, {
     ...rounds,
     maxTokens,
     temperature,
     topP: 1,
-    topK: 0,
+    topK,
     stop: task.stop,
     key: ({ id }) => `eval/${seed}/${id}`,
   });

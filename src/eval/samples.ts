@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { parseStrict } from "../strict.ts";
-import type { ProgramResult } from "../task/types.ts";
+import type { ProgramResult, Rate } from "../task/types.ts";
 import type { SearchedSample } from "./searched.ts";
 
 /** How one answer of a response fared against the gold. */
@@ -68,6 +68,8 @@ export interface EvaluatedSample extends GradedResponse {
   error?: string;
   /** Of a response that is a program: what it came to. */
   program?: ProgramResult;
+  /** What the task counts of a response beside its grade; of several rounds of the last one's. */
+  rates?: Record<string, Rate>;
   /** Of a rollout of a search. */
   search?: SearchedSample;
 }
@@ -97,6 +99,11 @@ export const programResultSchema: z.ZodType<ProgramResult> = z.strictObject({
   failure: z.string().optional(),
 });
 
+/** How often something happened of the times that it could. */
+export const rateSchema: z.ZodType<Rate> = z
+  .strictObject({ hits: z.int().nonnegative(), of: z.int().nonnegative() })
+  .refine(({ hits, of }) => hits <= of, "expected no more hits than times");
+
 export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject({
   problem: z.string().min(1),
   sample: z.int().nonnegative(),
@@ -113,6 +120,7 @@ export const evaluatedSampleSchema: z.ZodType<EvaluatedSample> = z.strictObject(
   solved: z.boolean(),
   error: z.string().optional(),
   program: programResultSchema.optional(),
+  rates: z.record(z.string(), rateSchema).optional(),
   search: z
     .strictObject({ node: z.int(), end: z.string(), weight: z.number(), fresh: z.int().nonnegative() })
     .optional(),

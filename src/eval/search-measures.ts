@@ -1,8 +1,10 @@
+import { UserError } from "../errors.ts";
 import { sameAnswer } from "../task/grading.ts";
 import type { GradingMode } from "../task/types.ts";
+import type { Column } from "./intervals.ts";
 import { problemOf } from "./regrade.ts";
-import { type EvaluatedSample, responsesOf } from "./samples.ts";
-import { clusterAnswers } from "./subsets.ts";
+import { byProblem, type EvaluatedSample, responsesOf } from "./samples.ts";
+import { clusterAnswers, majorityAtK } from "./subsets.ts";
 
 export const SEARCH_MEASURES = ["maj@r", "vote@r", "oracle@r"] as const;
 export type SearchMeasure = (typeof SEARCH_MEASURES)[number];
@@ -22,11 +24,7 @@ export function chosenRollout(
   grading: Grading = "strict",
 ): number | undefined {
   const first = samples.slice(0, r);
-  const problem = problemOf(samples[0]);
-  const clusters = clusterAnswers(
-    first.map((sample) => sample[grading]?.answer),
-    (a, b) => sameAnswer(problem, a, b, mode),
-  );
+  const clusters = votes(first, grading, mode);
   const sums = new Map<number, { sum: number; weight: number; count: number }>();
   clusters.forEach((cluster, i) => {
     if (cluster === undefined) return;
@@ -67,4 +65,134 @@ export function tokensAfter(samples: readonly EvaluatedSample[], r: number): num
     .slice(0, r)
     .flatMap((sample) => sample.search?.fresh ?? responsesOf(sample).map(({ tokens }) => tokens.length))
     .reduce((sum, count) => sum + count, 0);
+}
+
+/** The cluster of each sample's answer; one that no rule can compare with those before it stands alone. */
+export function votes(
+  samples: readonly EvaluatedSample[],
+  grading: Grading,
+  mode: GradingMode,
+): (number | undefined)[] {
+  const problem = problemOf(samples[0]);
+  return clusterAnswers(
+    samples.map((sample) => sample[grading]?.answer),
+    (first, second) => sameAnswer(problem, first, second, mode),
+  );
+}
+
+/** A measure of searches before its interval: one number a problem. */
+export interface SearchColumn extends Column {
+  name: SearchMeasure | "tokens@r" | "gain@r" | "slope" | "maj@tokens" | "vote - maj";
+  grading?: Grading;
+  k?: number;
+  of?: number;
+}
+
+type Group = readonly EvaluatedSample[];
+
+/** What the first r rollouts of searches come to; they are no sample of equals, so that their order counts. `beside`: plain samples of the same problems. */
+export function searchColumns(
+  groups: readonly Group[],
+  gradings: readonly Grading[],
+  rs: readonly number[],
+  mode: GradingMode | "reward",
+  beside?: EvaluatedSample[],
+): SearchColumn[] {
+  const tokens = rs.map((k): SearchColumn => ({
+    name: "tokens@r",
+    k,
+    values: groups.map((group) => tokensAfter(group, k)),
+    share: false,
+  }));
+  // A task with a reward of its own has no answers that could vote.
+  if (mode === "reward") return tokens;
+  const plain = beside && plainOf(groups, beside);
+  const columns = gradings.flatMap((grading): SearchColumn[] => {
+    const right = (name: SearchMeasure, k: number) =>
+      groups.map((group) => Number(rightAfter(name, group, k, mode, grading)));
+    const voted = rs.map((k) => right("vote@r", k));
+    const once = right("vote@r", 1);
+    const last = rs.length - 1;
+    const less = (a: number[], b: number[]) => a.map((value, i) => value - b[i]);
+    return [
+      ...SEARCH_MEASURES.flatMap((name) =>
+        rs.map((k, i): SearchColumn => ({
+          name,
+          grading,
+          k,
+          values: name === "vote@r" ? voted[i] : right(name, k),
+          share: true,
+        })),
+      ),
+      ...(rs.length < 2
+        ? []
+        : ([
+            { name: "gain@r", grading, k: rs[last], values: less(voted[last], once), share: false },
+            { name: "slope", grading, values: slopes(rs, voted), share: false },
+          ] satisfies SearchColumn[])),
+      ...rs.flatMap((k, i): SearchColumn[] => {
+        const equal = plain && majorityForTokens(plain, sum(tokens[i].values) / groups.length, grading, mode);
+        if (equal === undefined) return [];
+        const { of, values } = equal;
+        return [
+          { name: "maj@tokens", grading, k, of, values, share: true },
+          { name: "vote - maj", grading, k, of, values: less(voted[i], values), share: false },
+        ];
+      }),
+    ];
+  });
+  return [...columns, ...tokens];
+}
+
+const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+
+/** Of each problem the least-squares slope of what it counts after r rollouts over log2 r, so that their mean is the slope of the means. */
+function slopes(rs: readonly number[], byRollouts: readonly number[][]): number[] {
+  const doublings = rs.map(Math.log2);
+  const centre = sum(doublings) / rs.length;
+  const squares = sum(doublings.map((x) => (x - centre) ** 2));
+  return byRollouts[0].map((_, p) => sum(doublings.map((x, i) => (x - centre) * byRollouts[i][p])) / squares);
+}
+
+/** The plain samples of each searched problem. Throws a UserError where one has none, or not as many as the others. */
+function plainOf(groups: readonly Group[], beside: EvaluatedSample[]): Group[] {
+  const found = new Map(byProblem(beside).map((group) => [group[0].problem, group]));
+  const plain = groups.map(([{ problem, gold }]) => {
+    const own = found.get(problem);
+    if (own === undefined || own[0].gold !== gold)
+      throw new UserError(
+        `the plain samples ${own === undefined ? "lack" : "have another gold of"} problem ${problem}: sample the same problems`,
+      );
+    if (own[0].search !== undefined)
+      throw new UserError(
+        "the samples to set beside the search are rollouts of one themselves: expected plain samples",
+      );
+    return own;
+  });
+  const n = Math.min(...plain.map(({ length }) => length));
+  return plain.map((group) => group.slice(0, n));
+}
+
+/**
+ * The chance that the majority of as many plain samples is right as cost `tokens` a problem, in the mean over problems: `of` of them, one at least; between
+ * whole numbers, of either in its share. Undefined where there are not as many.
+ */
+function majorityForTokens(
+  plain: readonly Group[],
+  tokens: number,
+  grading: Grading,
+  mode: GradingMode,
+): { of: number; values: number[] } | undefined {
+  const n = plain[0].length;
+  const each = sum(plain.map((group) => tokensAfter(group, n))) / plain.length / n;
+  const of = Math.max(1, tokens / each);
+  if (of > n) return undefined;
+  const [below, above] = [Math.floor(of), Math.ceil(of)];
+  const values = plain.map((group) => {
+    const clusters = votes(group, grading, mode);
+    const right = group.map((sample) => sample[grading]?.verdict === "equal");
+    const [low, high] = [below, above].map((k) => majorityAtK(clusters, right, k));
+    return low + (of - below) * (high - low);
+  });
+  return { of, values };
 }

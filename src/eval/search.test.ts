@@ -1,17 +1,19 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { LocalEngine } from "../engine/local/index.ts";
 import type { Model } from "../engine/types.ts";
 import { taggedModel } from "../rollout/testing.ts";
-import { measure } from "../run/measure.ts";
+import { measure, type MeasureOptions } from "../run/measure.ts";
 import { createTask } from "../task/create.ts";
+import type { Fn } from "../tags/index.ts";
 import type { Problem } from "../task/types.ts";
 import { evaluate } from "./evaluate.ts";
 import { gradingSettings, reportOf } from "./report.ts";
 import { readSamples, type EvaluatedSample } from "./samples.ts";
 import { chosenRollout, rightAfter, tokensAfter } from "./search-measures.ts";
+import { reportText } from "./table.ts";
 import type { EvaluationSearch } from "./searched.ts";
 
 const engine = new LocalEngine({ threads: 1 });
@@ -29,8 +31,8 @@ const problemsWith = (gold: (i: number) => number, count = texts.length): Proble
     answer: `${gold(i)}`,
   }));
 const taskOf = (test: Problem[]) => createTask({ name: "t", splits: { test }, grading: { strict: ["hashes"] } });
-const consistency: EvaluationSearch = { value: "consistency", texts: 1, without: [] };
-const run = (problems: Problem[], search: EvaluationSearch, n = 8, done = 0) =>
+const consistency: EvaluationSearch = { value: "consistency", texts: 1 };
+const run = (problems: Problem[], search: EvaluationSearch, n = 8, without: Fn[] = []) =>
   evaluate({
     model,
     tokenizer: model.tokenizer,
@@ -40,7 +42,7 @@ const run = (problems: Problem[], search: EvaluationSearch, n = 8, done = 0) =>
     temperature: 1,
     n,
     search,
-    done,
+    without,
   });
 
 describe("search without the gold", () => {
@@ -73,7 +75,9 @@ describe("search without the gold", () => {
   test("functions that are left out begin no step", async () => {
     const samples = await run(
       problemsWith(() => 1),
-      { ...consistency, without: ["analysis", "refine"] },
+      consistency,
+      8,
+      ["analysis", "refine"],
     );
     // A model may still write the tag inside of a step, which ends the path there.
     for (const { text } of samples) expect(text).not.toMatch(/<(analysis|refine)>./);
@@ -85,6 +89,23 @@ describe("search without the gold", () => {
         )
       ).some(({ text }) => text.includes("<analysis>d") || text.includes("<analysis>a")),
     ).toBe(true);
+  });
+
+  test("functions that are left out begin no block of a plain sample either", async () => {
+    const plain = (without: Fn[]) =>
+      evaluate({ model, tokenizer: model.tokenizer, ...asked, maxTokens: 40, temperature: 1, n: 20, without });
+    const problems = problemsWith(() => 1);
+    const asked = { task: taskOf(problems), problems };
+    const text = async (without: Fn[]) => (await plain(without)).map((sample) => sample.text).join("\n");
+    expect(await text([])).toMatch(/<next_step>.*<verify>/);
+    const masked = await text(["verify", "refine"]);
+    expect(masked).not.toMatch(/<(verify|refine)>/);
+    expect(masked).toMatch(/<next_step>.*<output>/);
+    const untagged = await engine.create({ base: "tiny", train: "none", vocabulary: ["a"], seed: 1 });
+    const options = { model: untagged, tokenizer: untagged.tokenizer, ...asked, maxTokens: 4, temperature: 1 };
+    await expect(evaluate({ ...options, without: ["verify"] })).rejects.toThrow(
+      'the model has no token <clarify>: `without` leaves functions out, which are single tokens; train the model with functions = "tokens"',
+    );
   });
 
   test("a task with a reward of its own is refused, and so is one without answers to compare", async () => {
@@ -149,6 +170,77 @@ describe("votes", () => {
   });
 });
 
+describe("a search beside plain samples", () => {
+  const search = (problem: string, answers: (string | undefined)[], fresh: number): EvaluatedSample[] =>
+    answers.map((answer, sample) => ({
+      ...made(problem, sample, answer),
+      search: { node: sample, end: "output", weight: 1, fresh },
+    }));
+  const plain = (problem: string, answers: (string | undefined)[], tokens: number): EvaluatedSample[] =>
+    answers.map((answer, sample) => ({ ...made(problem, sample, answer), tokens: Array<number>(tokens).fill(1) }));
+  const made = (problem: string, sample: number, answer: string | undefined): EvaluatedSample => ({
+    problem,
+    sample,
+    gold: "1",
+    text: "",
+    tokens: [],
+    logprobs: [],
+    stop: "stop",
+    strict: { answer, verdict: answer === "1" ? "equal" : "different", rule: "", reason: "" },
+    reward: 0,
+    parts: {},
+    solved: answer === "1",
+  });
+  // Of 4 rollouts: wrong at first, right from the third on; right all along; never right.
+  const searched = [
+    ...search("a", ["2", undefined, "1", "1"], 10),
+    ...search("b", ["1", "1", "3", "1"], 20),
+    ...search("c", [undefined, "2", "2", "3"], 30),
+  ];
+  const settings = { task: "t", mode: "math" as const, strict: [], flexible: [], n: 4, search: consistency };
+  const measured = (beside?: EvaluatedSample[]) => reportOf(settings, searched, undefined, { beside }).measures;
+
+  test("the gain over one rollout, and the slope over their doublings, problem by problem", () => {
+    const measures = measured();
+    const of = (name: string) => measures.find((measure) => measure.name === name);
+    expect(of("gain@r")).toMatchObject({ k: 4, value: 1 / 3 });
+    // Least squares of (0, 0, 1), (1, 1, 1), (0, 0, 0) at 0, 1, 2 doublings.
+    expect(of("slope")?.value).toBeCloseTo(0.5 / 3, 12);
+    expect(of("slope")?.low).toBeLessThanOrEqual(0.5 / 3);
+    expect(of("maj@tokens")).toBeUndefined();
+  });
+
+  test("the majority of as many plain samples as cost the same tokens; more than there are is left out", () => {
+    // 20 tokens a rollout in the mean, 16 a sample: 1.25, 2.5 and 5 samples, and there are three.
+    const beside = [
+      ...plain("a", ["1", "2", "2"], 16),
+      ...plain("b", ["1", "1", "1"], 16),
+      ...plain("c", ["1", "1", "2"], 16),
+    ];
+    const found = measured(beside).filter(({ name }) => name === "maj@tokens");
+    expect(found.map(({ k, of }) => [k, of])).toEqual([
+      [1, 1.25],
+      [2, 2.5],
+    ]);
+    // maj@1, maj@2 (ties shared) and maj@3 by problem.
+    const [one, two, three] = [1 / 3 + 1 + 2 / 3, 1 / 3 + 1 + 2 / 3, 0 + 1 + 1].map((sum) => sum / 3);
+    expect(found[0].value).toBeCloseTo(one + 0.25 * (two - one), 12);
+    expect(found[1].value).toBeCloseTo(two + 0.5 * (three - two), 12);
+    const ahead = measured(beside).filter(({ name }) => name === "vote - maj");
+    expect(ahead.map(({ value }) => value)[1]).toBeCloseTo(1 / 3 - found[1].value, 12);
+    const text = reportText(reportOf(settings, searched, undefined, { beside }), 80);
+    expect(text).toMatch(/^gain, 4 over 1 +33\.3 %/m);
+    expect(text).toMatch(/^slope, a doubling +16\.7 %/m);
+    expect(text).toMatch(/^maj@2\.5, tokens of 2 +/m);
+    expect(text).toMatch(/^vote@2 - maj@2\.5 +-/m);
+  });
+
+  test("plain samples of other problems, and rollouts, are refused", () => {
+    expect(() => measured(plain("a", ["1"], 1))).toThrow(/the plain samples lack problem b/);
+    expect(() => measured(searched)).toThrow(/rollouts of one themselves/);
+  });
+});
+
 describe("stored searches", () => {
   const dir = mkdtempSync(join(tmpdir(), "rifft-search-"));
   afterAll(() => rmSync(dir, { recursive: true }));
@@ -167,8 +259,9 @@ describe("stored searches", () => {
       seed: 0,
       search: consistency,
     };
-    const asked = (name: string) =>
+    const asked = (name: string, more: Partial<MeasureOptions> = {}) =>
       measure({
+        ...more,
         dir: join(dir, name),
         settings,
         weights: "w",
@@ -188,6 +281,27 @@ describe("stored searches", () => {
     const again = await asked("killed");
     expect(readFileSync(file("killed"))).toEqual(bytes);
     expect(again?.report).toEqual(whole?.report);
+    // Interrupted between waves of the second chunk: the answers so far are handed over and kept apart.
+    let soFar: EvaluatedSample[] = [];
+    let chunks = 0;
+    let waves = 0;
+    const stopped = await asked("interrupted", {
+      onSample: ({ done }) => (chunks = Math.floor(done / 128)),
+      interrupted: () => chunks === 1 && waves++ > 8,
+      onInterrupted: (samples) => (soFar = samples),
+    });
+    expect(stopped).toBeUndefined();
+    const partial = readSamples(file("interrupted").replace(".jsonl", ".partial.jsonl")).samples;
+    expect(partial.length).toBeGreaterThan(0);
+    expect(partial.length).toBeLessThan(32);
+    expect(soFar).toEqual([...readSamples(file("interrupted")).samples, ...partial]);
+    expect(soFar.slice(0, 128)).toEqual(readSamples(file("whole")).samples.slice(0, 128));
+    const early = reportOf(settings, soFar);
+    expect(early.samples).toBe(128 + partial.length);
+    expect(early.measures.find(({ name }) => name === "accuracy")?.value).toBeGreaterThan(0);
+    await asked("interrupted");
+    expect(readFileSync(file("interrupted"))).toEqual(bytes);
+    expect(existsSync(file("interrupted").replace(".jsonl", ".partial.jsonl"))).toBe(false);
     // Graded again from the lines alone, the report is the same.
     expect(reportOf(settings, readSamples(file("whole")).samples)).toEqual(whole?.report);
     const measures = whole?.report.measures ?? [];
@@ -197,6 +311,8 @@ describe("stored searches", () => {
     expect(names).toEqual([
       "accuracy",
       ...["maj@r", "vote@r", "oracle@r"].flatMap((name) => [1, 2, 4].map((k) => `${name} ${k}`)),
+      "gain@r 4",
+      "slope",
     ]);
   });
 });

@@ -12,7 +12,7 @@ import {
 } from "../rollout/search.ts";
 import type { Tree } from "../forest/types.ts";
 import { pathTo } from "../forest/walk.ts";
-import { G2 } from "../tags/index.ts";
+import { type Fn, G2 } from "../tags/index.ts";
 import { sameAnswer } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Grading, Problem, Task } from "../task/types.ts";
@@ -30,14 +30,15 @@ export interface SearchOptions {
   /** Rollouts. */
   n?: number;
   seed?: number;
+  without?: Fn[];
   processReward?: ProcessReward;
-  onSample?: (sample: EvaluatedSample) => void;
+  interrupted?: () => boolean;
 }
 
 /** The settings of a search that an evaluation makes. */
 export function searchSettings(
   search: EvaluationSearch,
-  o: { n: number; maxTokens: number; temperature: number },
+  o: { n: number; maxTokens: number; temperature: number; without?: readonly Fn[] },
 ): SearchSettings {
   const { stepTokens, answerTokens } = SEARCH_DEFAULTS;
   return {
@@ -49,7 +50,7 @@ export function searchSettings(
     stepTokens: Math.min(stepTokens, o.maxTokens),
     answerTokens: Math.min(answerTokens, o.maxTokens),
     grammar: G2,
-    without: search.without,
+    without: o.without ?? [],
   };
 }
 
@@ -62,6 +63,15 @@ export function checkSearchable(task: Task): Grading {
   if (task.grading !== undefined) return task.grading;
   throw new UserError(
     `task ${task.name} has a reward of its own: a search needs answers that can be compared with each other; give it \`grading\``,
+  );
+}
+
+/** The share of the answers that are equal to each of them; 0 of none. */
+export function consistency(problem: Problem, grading: Grading, answers: readonly (string | undefined)[]): number[] {
+  const stated = answers.filter((answer) => answer !== undefined);
+  const same = (a: string, b: string) => a === b || sameAnswer(problem, a, b, grading.mode ?? "math");
+  return answers.map((answer) =>
+    answer === undefined ? 0 : stated.filter((other) => same(other, answer)).length / stated.length,
   );
 }
 
@@ -86,18 +96,16 @@ export function valuesWithoutGold(
       value: (leaves) => leaves.map(() => 0),
       revalue(leaves) {
         const problem = problems[leaves[0].question];
-        const answers = leaves.map((leaf) => answerAt(problem, grading, leaf));
-        const finished = answers.filter((answer) => answer !== undefined);
-        const same = (a: string, b: string) => a === b || sameAnswer(problem, a, b, grading.mode ?? "math");
-        return answers.map((answer) =>
-          answer === undefined ? 0 : finished.filter((other) => same(other, answer)).length / finished.length,
+        return consistency(
+          problem,
+          grading,
+          leaves.map((leaf) => answerAt(problem, grading, leaf)),
         );
       },
     };
   }
   if (search.value === "likelihood") return { value: (leaves) => leaves.map(likelihood) };
-  if (processReward === undefined)
-    throw new UserError(`the search value ${search.value} needs a process reward server`);
+  if (processReward === undefined) throw new Error(`nothing scores leaves for the search value ${search.value}`);
   return {
     async value(leaves) {
       const questions = problems.map((problem) => problemFields(problem).question ?? "");
@@ -112,13 +120,16 @@ function likelihood({ finished, logprobs }: SearchLeaf): number {
   return finished ? Math.exp(logprobs.reduce((sum, logprob) => sum + logprob, 0) / logprobs.length) : 0;
 }
 
-/** Searches problems together and grades every rollout afterwards: one sample a rollout, in the order of problems and rollouts. */
+/**
+ * Searches problems together and grades every rollout afterwards: one sample a rollout, in the order of problems and rollouts. Interrupted, those that have
+ * ended.
+ */
 export async function evaluateBySearch(
   problems: Problem[],
   search: EvaluationSearch,
   options: SearchOptions,
 ): Promise<EvaluatedSample[]> {
-  const { model, tokenizer, task, n = 1, seed = 0, processReward } = options;
+  const { model, tokenizer, task, n = 1, seed = 0, processReward, interrupted } = options;
   const grading = checkSearchable(task);
   const questions = problems.map((problem) => ({
     id: problem.id,
@@ -126,9 +137,9 @@ export async function evaluateBySearch(
     prompt: encodePrompt(tokenizer, problem),
     key: `eval/${seed}/${problem.id}`,
   }));
-  const settings = searchSettings(search, { n, maxTokens: options.maxTokens, temperature: options.temperature });
+  const settings = searchSettings(search, { ...options, n });
   const values = valuesWithoutGold(search, problems, grading, processReward);
-  const { forest, trees } = await searchTrees(model, questions, settings, values);
+  const { forest, trees } = await searchTrees(model, questions, settings, values, { interrupted });
   const samples: EvaluatedSample[] = [];
   for (const [q, problem] of problems.entries()) {
     const { nodes, leaves } = trees[q];
@@ -153,7 +164,6 @@ export async function evaluateBySearch(
         ...grade,
       };
       samples.push(one);
-      options.onSample?.(one);
     }
   }
   return samples;

@@ -8,13 +8,28 @@ import type { EvaluationSearch } from "./searched.ts";
  * by side where `width` has room for both, else below each other. No line is longer than `width` (40 at least), where names allow.
  */
 export function reportText(report: EvaluationReport, width: number): string {
-  const { measures, groups, problems, n, temperature, seed, maxTokens, rounds, search, unsure, gradeErrors } = report;
+  const {
+    measures,
+    groups,
+    problems,
+    n,
+    temperature,
+    topK,
+    seed,
+    maxTokens,
+    rounds,
+    search,
+    without,
+    unsure,
+    gradeErrors,
+  } = report;
   const drawn = search !== undefined ? searchText(search, n) : n === 1 ? "1 sample each" : `${n} samples each`;
+  const left = without === undefined ? "" : `; without ${without.join(", ")}`;
   const head = [
-    `${report.task}, ${report.split}: ${problems} problems, ${drawn}`,
+    `${report.task}, ${report.split}: ${problems} problems, ${drawn}${left}`,
     ...(rounds === undefined ? [] : [roundsText(rounds)]),
-    `temperature ${temperature}, seed ${seed}, at most ${maxTokens} tokens${rounds === undefined ? "" : " a round"}`,
-    `prompt ${report.prompt}; mode ${report.mode}`,
+    `temperature ${temperature}${topK === undefined ? "" : `, top-k ${topK}`}, seed ${seed}, at most ${maxTokens} tokens${rounds === undefined ? "" : " a round"}`,
+    `prompt ${report.prompt}${report.format === undefined ? "" : `, format ${report.format}`}; mode ${report.mode}`,
     ...(report.mode === "reward"
       ? []
       : [`strict: ${report.strict.join(", ")}; flexible: ${report.flexible.join(", ")}`]),
@@ -28,10 +43,29 @@ export function reportText(report: EvaluationReport, width: number): string {
       ),
     ),
     ...measures
+      .filter(({ name, grading }) => (name === "gain@r" || name === "slope") && grading === "strict")
+      .flatMap(({ name, k }) =>
+        sided(name === "slope" ? "slope, a doubling" : `gain, ${k} over 1`, measures, (m) => m.name === name),
+      ),
+    ...(["maj@tokens", "vote - maj"] as const).flatMap((name) =>
+      measures
+        .filter((m) => m.name === name && m.grading === "strict")
+        .flatMap(({ k, of = 0 }) =>
+          sided(
+            name === "vote - maj" ? `vote@${k} - maj@${of.toFixed(1)}` : `maj@${of.toFixed(1)}, tokens of ${k}`,
+            measures,
+            (m) => m.name === name && m.k === k,
+          ),
+        ),
+    ),
+    ...measures
       .filter(({ name }) => name === "tokens@r")
       .map((m) => ({ label: `tokens, ${m.k} rollout${m.k === 1 ? "" : "s"}`, strict: plain(m) })),
     ...measures.filter(({ name }) => name === "truncated").map((m) => ({ label: "truncated", strict: percent(m) })),
     ...measures.filter(({ name }) => name === "tokens").map((m) => ({ label: "tokens a problem", strict: plain(m) })),
+    ...measures.flatMap((m) =>
+      m.name === "rate" ? [{ label: m.rate ?? "", strict: `${percent(m)} of ${m.of}` }] : [],
+    ),
   ];
   const inRounds = [
     ...[...new Set(measures.flatMap(({ round }) => round ?? []))].flatMap((round) =>
@@ -65,11 +99,11 @@ export function reportText(report: EvaluationReport, width: number): string {
 }
 
 /** How questions were searched, in words. */
-function searchText({ value, texts, without }: EvaluationSearch, rollouts: number): string {
+export function searchText({ by, value, texts }: EvaluationSearch, rollouts: number): string {
   const parts = [
     `searched with ${rollouts} rollout${rollouts === 1 ? "" : "s"} each, value: ${value}`,
+    ...(by === undefined ? [] : ["each step asked for by a prompt"]),
     ...(texts === 1 ? [] : [`up to ${texts} texts a function`]),
-    ...(without.length === 0 ? [] : [`without ${without.join(", ")}`]),
   ];
   return parts.join("; ");
 }

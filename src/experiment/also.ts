@@ -15,9 +15,25 @@ export interface AlsoAt {
   /** Of all n samples; absent of one. */
   majority?: number;
   majorityInterval?: Interval;
+  /** By the majority of as many samples as a budget of tokens allows: `k` over the seeds from least to most. */
+  equal?: { tokens: number; k: [number, number]; accuracy: number; interval: Interval; tokensPerProblem: number };
   tokensPerProblem: number;
   generated: number;
   prefilled: number;
+}
+
+const mean = (values: number[]): number => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+function equalMeans(found: NonNullable<AlsoResult["equal"]>[]): NonNullable<AlsoAt["equal"]> {
+  const { mean: accuracy, interval } = tInterval95(found.map((one) => one.accuracy));
+  const ks = found.map(({ k }) => k);
+  return {
+    tokens: found[0].tokens,
+    k: [Math.min(...ks), Math.max(...ks)],
+    accuracy,
+    interval,
+    tokensPerProblem: mean(found.map((one) => one.tokensPerProblem)),
+  };
 }
 
 /** What the further evaluations came to, in the order of the file. */
@@ -35,7 +51,7 @@ export function alsoMeasured(
       const { mean: accuracy, interval } = tInterval95(found.map((one) => one.accuracy));
       const votes = found.flatMap(({ majority }) => majority ?? []);
       const voted = votes.length < found.length ? undefined : tInterval95(votes);
-      const mean = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+      const equal = found.flatMap((one) => one.equal ?? []);
       return [
         {
           name,
@@ -45,6 +61,7 @@ export function alsoMeasured(
           accuracy,
           interval,
           ...(voted && { majority: voted.mean, majorityInterval: voted.interval }),
+          ...(equal.length === found.length && { equal: equalMeans(equal) }),
           tokensPerProblem: mean(found.map((one) => one.tokensPerProblem)),
           generated: mean(found.map((one) => one.generated)),
           prefilled: mean(found.map((one) => one.prefilled)),

@@ -11,8 +11,9 @@ import { byRound, type RoundsAt } from "./by-round.ts";
 import { byTag, type TagAt } from "./by-tag.ts";
 import { addCost, type CellResult, type Cost, noCounts } from "./cell.ts";
 import type { Choices, ContrastPower } from "./choose.ts";
-import { BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
+import { BUDGETS, type BudgetName, type ExperimentFile, groupOf, groupsOf, seedsOf } from "./file.ts";
 import type { Cell } from "./plan.ts";
+import { type SearchAt, searchAt } from "./searches.ts";
 
 /** A cell and what it came to, if it is complete. */
 export interface Ran {
@@ -77,6 +78,8 @@ export interface Analysis {
   rounds: RoundsAt[];
   /** Further evaluations of the final runs. */
   also: AlsoAt[];
+  /** The searches among them, rollout by rollout. */
+  searches: SearchAt[];
   choices: Choices;
   notes: string[];
 }
@@ -115,8 +118,9 @@ export function analyse(
   };
   const contrast = (a: string, b: string, budget: BudgetName): SeedComparison | undefined => {
     const [ofA, ofB] = [at(a, budget), at(b, budget)];
-    const whole = (runs: typeof ofA) => experiment.final.seeds.every((seed) => runs.some((run) => run.seed === seed));
-    if (!whole(ofA) || !whole(ofB)) return undefined;
+    const common = seedsOf(experiment, a).filter((seed) => seedsOf(experiment, b).includes(seed));
+    const whole = (runs: typeof ofA) => common.every((seed) => runs.some((run) => run.seed === seed));
+    if (common.length < 2 || !whole(ofA) || !whole(ofB)) return undefined;
     const pairs = ofA.flatMap((one) =>
       ofB
         .filter(({ seed }) => seed === one.seed)
@@ -127,7 +131,7 @@ export function analyse(
         })),
     );
     // Arms may answer in ways of their own, which the page tells.
-    return compareSeeds(pairs, { grading: "strict", allow: ["rounds", "maxTokens"] });
+    return compareSeeds(pairs, { grading: "strict", allow: ["format", "rounds", "maxTokens"] });
   };
   const contrasts = experiment.contrast.map(({ a, b, budget }): ContrastResult => {
     const power = choices.power.find((one) => one.a === a && one.b === b && one.budget === budget);
@@ -145,6 +149,7 @@ export function analyse(
   for (const budget of used) {
     names.forEach((a, i) => {
       for (const b of names.slice(i + 1)) {
+        if (groupOf(experiment, a) !== groupOf(experiment, b)) continue;
         const named = (one: ContrastResult) =>
           one.budget === budget && [one.a, one.b].sort().join() === [a, b].sort().join();
         if (contrasts.some(named)) continue;
@@ -179,7 +184,7 @@ export function analyse(
     contrasts,
     shared: sharedCosts(before.shared, before.profiles, final),
     profiles: profileCosts(before.profiles, final),
-    tags: byTag(tests),
+    tags: groupsOf(experiment).flatMap((group) => byTag(tests.filter(({ arm }) => groupOf(experiment, arm) === group))),
     rounds: [
       ...tests.map(({ seeds, ...about }) =>
         byRound(
@@ -190,6 +195,23 @@ export function analyse(
       ...further,
     ].flatMap((one) => one ?? []),
     also: alsoMeasured(experiment, final),
+    searches: experiment.also.flatMap(({ name, search }) =>
+      names.flatMap((arm): SearchAt[] => {
+        const found = final.flatMap(({ cell, dir, result }) => {
+          const one = search === undefined || cell.arm !== arm ? undefined : result?.also?.find((o) => o.name === name);
+          return one === undefined ? [] : [read(dir, one.samples, arm)];
+        });
+        const mode = found[0]?.settings?.mode;
+        if (mode === undefined || mode === "reward") return [];
+        return [
+          searchAt(
+            { name, arm },
+            found.map(({ samples }) => samples),
+            mode,
+          ),
+        ];
+      }),
+    ),
     choices,
     notes: [
       ...(experiment.final.seeds.length < FEWEST_SEEDS
@@ -218,7 +240,7 @@ function sharedCosts(shared: readonly Ran[], profiles: readonly Ran[], final: re
   const throughProfile = (id: string) => profiles.filter(({ cell }) => cell.after === id).map(({ cell }) => cell.id);
   const entries = shared.flatMap(({ cell, result }) => {
     const starts = [cell.id, ...throughProfile(cell.id)];
-    return result === undefined ? [] : [{ ...groupOf(cell), cost: result.whole, users: usersOf(starts, final) }];
+    return result === undefined ? [] : [{ ...sharedAs(cell), cost: result.whole, users: usersOf(starts, final) }];
   });
   const own = final.flatMap(({ cell, result }) => {
     if (result === undefined || result.before.counts.trained === 0) return [];
@@ -231,12 +253,12 @@ function sharedCosts(shared: readonly Ran[], profiles: readonly Ran[], final: re
 function profileCosts(profiles: readonly Ran[], final: readonly Ran[]): SharedCost[] {
   return grouped(
     profiles.flatMap(({ cell, result }) =>
-      result === undefined ? [] : [{ ...groupOf(cell), cost: result.whole, users: usersOf([cell.id], final) }],
+      result === undefined ? [] : [{ ...sharedAs(cell), cost: result.whole, users: usersOf([cell.id], final) }],
     ),
   );
 }
 
-const groupOf = ({ id, seed }: Cell) => ({ name: id.replace(/\/seed-\d+$/, ""), seed });
+const sharedAs = ({ id, seed }: Cell) => ({ name: id.replace(/\/seed-\d+$/, ""), seed });
 
 const usersOf = (ids: readonly string[], final: readonly Ran[]): string[] =>
   final.flatMap(({ cell: { after, arm } }) =>

@@ -84,9 +84,14 @@ function armRecipe(experiment: ExperimentFile, arm: ArmSpec, setting: number): A
       raw.seed = seed;
       const { curve, dev } = experiment;
       if (curve !== undefined) {
-        const { split, maxTokens, rounds, adaptive, style, progressTokens } = askedOf(experiment, arm.name, dev);
-        const inRounds = Object.entries({ rounds, adaptive, style, progressTokens }).filter(([, v]) => v !== undefined);
-        raw.eval = { split, maxTokens, ...Object.fromEntries(inRounds), ...curve, ...arm.curve };
+        const { split, maxTokens, format, rounds, adaptive, style, progressTokens } = askedOf(
+          experiment,
+          arm.name,
+          dev,
+        );
+        const asked = Object.entries({ format, rounds, adaptive, style, progressTokens });
+        const given = Object.fromEntries(asked.filter(([, v]) => v !== undefined));
+        raw.eval = { split, maxTokens, ...given, ...curve, ...arm.curve };
       }
       const recipe = checkRecipe(raw, { source, baseDir: dirname(file) });
       // The profile's place is the plan's to say.

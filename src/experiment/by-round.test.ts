@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { type EarlierRound, type EvaluatedSample } from "../eval/samples.ts";
 import { byRound } from "./by-round.ts";
+import { roundsSection } from "./page-rounds.ts";
 
 const response = (right: boolean, added?: number): EarlierRound => ({
   prompt: 1,
@@ -33,6 +34,27 @@ test("accuracy and steps by round: a mean over seeds of each seed's mean over it
   // Student's interval of two seeds: 12.706 s / sqrt(2).
   const half = (12.706 * Math.abs(3 - 1)) / 2;
   expect(found?.steps[0].interval.high).toBeCloseTo(2 + half, 2);
+});
+
+test("the page: accuracy and steps, a row for each way of asking", () => {
+  const seeds = [[sampleOf("a", [false, 1], [true, 2])], [sampleOf("a", [false, 1], [false, 2])]].map((s) => () => s);
+  const measured = [
+    byRound({ arm: "x", budget: "generatedTokens" }, seeds),
+    byRound({ arm: "x", also: { name: "warm-up", at: "start" } }, seeds.slice(0, 1)),
+    byRound({ arm: "y", also: { name: "uncounted", at: "end" } }, [() => [sampleOf("a", [true])]]),
+  ].flatMap((one) => one ?? []);
+  const [title, , right, , steps] = roundsSection(measured);
+  expect(title).toBe("## By round");
+  expect(right.split("\n").slice(2)).toEqual([
+    "| at equal generated tokens | x | 0.0 [0.0, 0.0] | 50.0 [-585.3, 685.3] |",
+    "| warm-up | x, before its last stage | 0.0 | 100.0 |",
+    "| uncounted | y | 100.0 |  |",
+  ]);
+  expect(steps.split("\n").slice(2)).toEqual([
+    "| at equal generated tokens | x | 1.00 [1.00, 1.00] | 2.00 [2.00, 2.00] |",
+    "| warm-up | x, before its last stage | 1.00 | 2.00 |",
+  ]);
+  expect(roundsSection([])).toEqual([]);
 });
 
 test("nothing where a task counts no steps, or nothing was asked in rounds", () => {

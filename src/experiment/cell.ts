@@ -35,6 +35,8 @@ const alsoSchema = z.strictObject({
   accuracy: z.number(),
   /** Of all n samples; absent of one, and where answers cannot be compared. */
   majority: z.number().optional(),
+  /** The majority of the k samples that so many tokens a problem allow. */
+  equal: z.strictObject({ tokens: count, k: count, accuracy: z.number(), tokensPerProblem: z.number() }).optional(),
   tokensPerProblem: z.number(),
   /** Tokens of what it took, the prompts' that no cache held. */
   generated: count,
@@ -106,9 +108,13 @@ export function readCellResult(
 /** Whether a cell has all further evaluations, asked as they are now; a diverged one has none. */
 export const hasAlso = ({ diverged, also = [] }: CellResult, wanted: readonly Also[]): boolean =>
   diverged !== undefined ||
-  wanted.every(({ name, at, spec }) =>
+  wanted.every(({ name, at, spec, tokens }) =>
     also.some(
-      (one) => one.name === name && one.at === at && recipeDifference(one.evaluation, comparable(spec)) === undefined,
+      (one) =>
+        one.name === name &&
+        one.at === at &&
+        one.equal?.tokens === tokens &&
+        recipeDifference(one.evaluation, comparable(spec)) === undefined,
     ),
   );
 

@@ -1,11 +1,12 @@
 import { UserError } from "../errors.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { gradingSettings } from "../eval/report.ts";
+import { inFormat } from "../task/formats.ts";
 import { allProblems, findLeaks } from "../task/leaks.ts";
 import { loadTask } from "../task/load.ts";
 import type { Problem } from "../task/types.ts";
 import type { ArmRecipe } from "./arms.ts";
-import type { ExperimentFile } from "./file.ts";
+import { alsoOf, askedOf, type ExperimentFile } from "./file.ts";
 
 export interface CheckedQuestions {
   /** Test problems. */
@@ -30,28 +31,35 @@ export async function checkQuestions(
     );
   }
   const notes = new Set<string>();
-  const seen = new Map<string, string>();
-  let first: { arm: string; questions: string; problems: number } | undefined;
+  const seen = new Set<string>();
+  const first = new Map<string | undefined, { arm: string; questions: string; problems: number }>();
   for (const arm of arms) {
     const recipe = arm.recipe(final.seeds[0], arm.budgets);
-    const reference = JSON.stringify([recipe.task, recipe.baseDir]);
+    const group = experiment.arm.find(({ name }) => name === arm.arm)?.group;
+    const formats = formatsOf(experiment, arm.arm);
+    const trained = recipe.stages.map(({ format }) => format);
+    const reference = JSON.stringify([recipe.task, recipe.baseDir, group, formats, trained]);
     if (seen.has(reference)) continue;
-    seen.set(reference, arm.arm);
+    seen.add(reference);
     const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
     try {
       const tested = await takeProblems(task, test.split, test.limit);
       const chosenOn = tunes || curve !== undefined ? await takeProblems(task, dev.split, dev.limit) : [];
       await checkGolds(task, tested);
       const questions = JSON.stringify([gradingSettings(task), tested, chosenOn]);
-      if (first !== undefined && first.questions !== questions) {
+      const before = first.get(group);
+      if (before !== undefined && before.questions !== questions) {
         throw new UserError(
-          `${source}: arm "${arm.arm}" would be evaluated on other questions (or graded otherwise) than arm "${first.arm}"; give them tasks with the same dev and test split`,
+          `${source}: arm "${arm.arm}" would be evaluated on other questions (or graded otherwise) than arm "${before.arm}"; give them tasks with the same dev and test split, or each a \`group\` of its own`,
         );
       }
-      first ??= { arm: arm.arm, questions, problems: tested.length };
+      if (before === undefined) first.set(group, { arm: arm.arm, questions, problems: tested.length });
+      for (const format of formats) inFormat(tested[0], format);
+      const training = await task.problems("train");
+      for (const format of trained) inFormat(training.at(0), format);
       if (experiment.arm[0].settings.length > 1)
         refuseLeak(source, "used to choose the settings (dev)", chosenOn, tested);
-      const train = allProblems(await task.problems("train"));
+      const train = allProblems(training);
       if (train === undefined)
         notes.add(`${task.name}: its training split has no end, so it cannot be compared with the test questions`);
       else {
@@ -65,8 +73,17 @@ export async function checkQuestions(
       await task.close();
     }
   }
-  return { problems: first?.problems ?? 0, notes: [...notes] };
+  // Of the smallest test, where groups have their own.
+  const problems = Math.min(...[...first.values()].map((one) => one.problems));
+  return { problems: Number.isFinite(problems) ? problems : 0, notes: [...notes] };
 }
+
+/** The formats in which an arm is asked. */
+const formatsOf = (experiment: ExperimentFile, arm: string): (string | undefined)[] => {
+  const { dev, test } = experiment;
+  const specs = [dev, test].map((spec) => askedOf(experiment, arm, spec));
+  return [...new Set([...specs, ...alsoOf(experiment, arm).map(({ spec }) => spec)].map(({ format }) => format))];
+};
 
 /** Refuses test questions that occur word for word in others; returns how many come near one. */
 function refuseLeak(source: string, how: string, others: Problem[], tested: Problem[]): number {

@@ -1,7 +1,7 @@
 import { type CurvePoint, readCurve } from "../run/curve.ts";
 import type { Ran } from "./analyse.ts";
 import type { ChartSeries } from "./chart.ts";
-import type { ExperimentFile } from "./file.ts";
+import { type ExperimentFile, groupsOf } from "./file.ts";
 
 export interface CurveChart {
   file: string;
@@ -34,14 +34,18 @@ export function curves(experiment: ExperimentFile, final: readonly Ran[]): Curve
     },
     { file: "accuracy-steps.svg", x: "steps", of: ({ step }) => step },
   ];
-  return axes.flatMap(({ file, x, of }) => {
-    const series = experiment.arm.flatMap(({ name }): ChartSeries[] => {
+  const charts = groupsOf(experiment).flatMap((group) => axes.map((axis) => ({ ...axis, group })));
+  return charts.flatMap(({ file, x, of, group }) => {
+    const arms = experiment.arm.filter((one) => one.group === group);
+    const series = arms.flatMap(({ name }): ChartSeries[] => {
       const runs = read.flatMap(({ arm, result, points }) => {
         if (arm !== name || result === undefined || points.length === 0) return [];
         return [points.map((point) => ({ x: of(point, result), y: point.accuracy }))];
       });
       return runs.some((run) => run.some((point) => point.x > 0)) ? [{ name, runs }] : [];
     });
-    return series.length === 0 ? [] : [{ file, title: `Accuracy over ${x}`, x, series }];
+    if (series.length === 0) return [];
+    const [start, title] = group === undefined ? ["", "Accuracy"] : [`${group}-`, `${group}: accuracy`];
+    return [{ file: `${start}${file}`, title: `${title} over ${x}`, x, series }];
   });
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { armRecipes } from "./arms.ts";
 import { checkQuestions } from "./check.ts";
-import { alsoOf, askedOf, parseExperiment } from "./file.ts";
+import { alsoOf, askedOf, parseExperiment, readExperiment } from "./file.ts";
 import { finalPlan, tuningPlan } from "./plan.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-experiment-"));
@@ -62,6 +62,52 @@ describe("an experiment file", () => {
     expect(grpo).toEqual({ every: 2, limit: 7, split: "dev", maxTokens: 40, rounds: 3, adaptive: true });
   });
 
+  test("further evaluations in other formats, by search, and within a budget of tokens", () => {
+    const tagged = parts.grpo.replace('name = "grpo"', 'name = "grpo"\nevaluate = { format = "tagged", rounds = 2 }');
+    const also = [
+      'also = [{ name = "plain", format = "default", rounds = 0 }, { name = "votes", n = 8, tokens = 90 },',
+      '{ name = "search", arms = ["grpo"], search = 4, tokens = 90 }]',
+    ].join(" ");
+    const experiment = parse({ grpo: tagged, head: `${parts.head}\n${also}` });
+    const { test } = experiment;
+    expect(alsoOf(experiment, "sft").map(({ spec, tokens }) => [spec, tokens])).toEqual([
+      [test, undefined],
+      [{ ...test, n: 8, temperature: 1 }, 90],
+    ]);
+    expect(alsoOf(experiment, "grpo")).toEqual([
+      { name: "plain", at: "end", spec: test },
+      { name: "votes", at: "end", spec: { ...test, format: "tagged", rounds: 2, n: 8, temperature: 1 }, tokens: 90 },
+      { name: "search", at: "end", spec: { ...test, format: "tagged", search: 4, n: 4, temperature: 1 }, tokens: 90 },
+    ]);
+  });
+
+  test.each([
+    ['{ name = "a", tokens = 9 }', /`also.1.tokens`: say how many samples there may be at most/],
+    ['{ name = "a", searchValue = "head" }', /`also.1.searchValue` needs .*`also.1.search`/],
+    ['{ name = "a", rounds = 2, without = ["verify"] }', /rounds have no functions: leave .*`also.1.without`/],
+    ['{ name = "a", search = 4, n = 2 }', /`also.1.search`: a search draws its rollouts in place of samples/],
+  ])("also = [%s] says too little or too much", (line, message) => {
+    expect(() => parse({ head: `${parts.head}\nalso = [${line}]` })).toThrow(message);
+  });
+
+  test("arms with fewer seeds, and in groups", () => {
+    const third = `${parts.grpo.replace('"grpo"', '"few"')}`.replace('name = "few"', 'name = "few"\nseeds = [4, 2]');
+    const experiment = parse({ grpo: `${parts.grpo}\n${third}` });
+    const first = armRecipes(experiment).filter(({ setting }) => setting === 0);
+    const { cells } = finalPlan(experiment, first, dir);
+    const seedsOfArm = (arm: string) => cells.filter((cell) => cell.arm === arm).map(({ seed }) => seed);
+    expect([seedsOfArm("grpo"), seedsOfArm("few")]).toEqual([[0, 1, 2, 3, 4, 5], [4, 2]]); // prettier-ignore
+    const inContrast = parts.contrast.replace('"grpo"', '"few"');
+    expect(() => parse({ grpo: `${parts.grpo}\n${third}`, contrast: inContrast })).toThrow(
+      /names arm "few", which has `seeds` of its own/,
+    );
+    expect(() => parse({ grpo: `${parts.grpo}\n${third.replace("[4, 2]", "[4, 9]")}` })).toThrow(
+      'arm "few": seed 9 is none of `final.seeds`',
+    );
+    const grouped = parts.grpo.replace('name = "grpo"', 'name = "grpo"\ngroup = "other"');
+    expect(() => parse({ grpo: grouped })).toThrow("compares arms of two groups, none and other");
+  });
+
   test.each([
     ["evaluate = { adaptive = true }", /arm "grpo": `adaptive` needs .*`rounds`, the number of rounds/],
     ["evaluate = { n = 4 }", /unknown key `arm.2.evaluate.n`/],
@@ -73,8 +119,32 @@ describe("an experiment file", () => {
     ['{ name = "a", arms = ["grop"] }', /`also.1.arms`: there is no arm "grop"/],
     ['{ name = "a" }, { name = "a" }', /two of `also` are named "a"/],
     ['{ name = "a", n = 3, temperature = 0 }', /at temperature 0 all samples/],
+    ['{ name = "a", searchValue = "head" }', /`also.1.searchValue` needs .*`also.1.search`, the number of rollouts/],
+    [
+      '{ name = "a", search = 2, searchBy = "prompts", without = ["verify"] }',
+      /`also.1.without` is of use in a search by functions/,
+    ],
+    ['{ name = "a", without = ["verfy"] }', /verfy|also.1.without/],
   ])("also = [%s] is refused", (line, message) => {
     expect(() => parse({ head: `${parts.head}\nalso = [${line}]` })).toThrow(message);
+  });
+
+  test("a final run is searched, and asked without functions", () => {
+    const also = [
+      "also = [",
+      '{ name = "search", arms = ["grpo"], search = 16, searchValue = "head", without = ["verify"] },',
+      '{ name = "server", arms = ["grpo"], search = 4, searchValue = "prm.toml" },',
+      '{ name = "prompts", arms = ["grpo"], search = 4, searchBy = "prompts" },',
+      '{ name = "masked", arms = ["grpo"], without = ["verify", "refine"] }]',
+    ].join(" ");
+    const experiment = parse({ head: `${parts.head}\n${also}` });
+    const { test: asked } = experiment;
+    expect(alsoOf(experiment, "grpo").map(({ spec }) => spec)).toEqual([
+      { ...asked, n: 16, temperature: 1, search: 16, searchValue: "head", without: ["verify"] },
+      { ...asked, n: 4, temperature: 1, search: 4, searchValue: join(dir, "prm.toml") },
+      { ...asked, n: 4, temperature: 0.8, search: 4, searchBy: "prompts" },
+      { ...asked, without: ["verify", "refine"] },
+    ]);
   });
 
   test("where generated tokens are the only budget, an arm that generates nothing ends by a length of its own", () => {
@@ -186,6 +256,20 @@ test("the example of the documentation is an experiment", () => {
   ]);
 });
 
+test("the comparison of all methods: every arm with every setting is a recipe, and starts from its group's warm-up", () => {
+  const file = join(import.meta.dirname, "..", "..", "experiments", "comparison.toml");
+  const experiment = readExperiment(file);
+  const arms = armRecipes(experiment);
+  expect(arms).toHaveLength(42);
+  const tuning = tuningPlan(experiment, arms, dir);
+  const chosen = arms.filter(({ setting }) => setting === 0);
+  const final = finalPlan(experiment, chosen, dir);
+  expect([tuning.cells.length, tuning.shared.length]).toEqual([42, 2]);
+  expect([final.cells.length, final.shared.length]).toEqual([72, 12]);
+  expect(final.cells.every(({ after }) => after !== undefined)).toBe(true);
+  expect(experiment.contrast).toHaveLength(6);
+});
+
 test("a method that samples first keeps its own length, and samples no more than the budget", () => {
   const stage = (rest: string) => ({
     grpo: `[[arm]]\nname = "grpo"\nsettings = [{}, { "selftrain.lr" = 1e-3 }]\n[[arm.stage]]\nmethod = "selftrain"\n${rest}`,
@@ -232,6 +316,18 @@ describe("questions", () => {
   test("arms with other test questions are refused", async () => {
     const grpo = parts.grpo.replace("[[arm.stage]]", `set = { task = { name = "arithmetic" } }\n[[arm.stage]]`);
     await expect(check({ grpo })).rejects.toThrow('arm "grpo" would be evaluated on other questions');
+    const group = (arm: string, name: string) => arm.replace(/name = .*/, `$&\ngroup = "${name}"`);
+    const twice = (arm: string) => `${group(arm, "x").replace(/"(\w+)"\ngroup/, '"$12"\ngroup')}`;
+    const groups = { sft: group(parts.sft, "x"), grpo: `${group(grpo, "y")}\n${twice(parts.grpo)}` };
+    const contrast = parts.contrast.replace('"grpo"', '"grpo2"');
+    await expect(check({ ...groups, contrast })).resolves.toMatchObject({ problems: 20 });
+  });
+
+  test("a format that the questions do not have is found before any work", async () => {
+    const grpo = parts.grpo.replace("[[arm.stage]]", 'evaluate = { format = "tagged" }\n[[arm.stage]]');
+    await expect(check({ grpo })).rejects.toThrow('has no format "tagged" beside its own (it has none)');
+    const stage = `${parts.grpo}\nformat = "tagged"`;
+    await expect(check({ grpo: stage })).rejects.toThrow('has no format "tagged"');
   });
 });
 

@@ -3,6 +3,13 @@ import { basename, dirname, extname, resolve } from "node:path";
 import { z } from "zod";
 import { nearest, UserError } from "../errors.ts";
 import { evaluationRounds, roundOptions } from "../eval/rounds.ts";
+import {
+  evaluationSearch,
+  isNamedValue,
+  PROMPTED_TEMPERATURE,
+  searchOptions,
+  type SearchOptions,
+} from "../eval/searched.ts";
 import { parseToml } from "../run/recipe.ts";
 import { parseStrict } from "../strict.ts";
 
@@ -14,6 +21,8 @@ const seeds = z.array(z.int().nonnegative()).min(1, "expected at least one seed"
 const whole = z.int().positive();
 
 const split = z.enum(["train", "dev", "test"]);
+/** One of the problems' other formats. */
+const format = z.string().min(1).optional();
 const temperature = z.number().nonnegative().optional();
 const ONE_ANSWER = "at temperature 0 all samples of a problem are the same; leave `n` out";
 
@@ -28,12 +37,16 @@ const evaluation = (of: "dev" | "test") =>
       n: whole.default(1),
       temperature,
       maxTokens: whole.default(512),
+      format,
       ...roundOptions,
       seed: z.int().nonnegative().default(0),
     })
     .transform((o) => ({ ...o, temperature: o.temperature ?? defaultTemperature(o.n) }))
     .refine((o) => o.n === 1 || o.temperature > 0, ONE_ANSWER)
     .prefault({});
+
+/** How questions are asked. */
+const evaluationKeys = { format, ...roundOptions };
 
 const name = z.string().regex(/^[A-Za-z0-9][\w.-]*$/, "expected letters, digits, `.`, `_` and `-`: it names a folder");
 
@@ -50,14 +63,32 @@ const alsoSchema = z
     temperature,
     maxTokens: whole.optional(),
     seed: z.int().nonnegative().optional(),
-    ...roundOptions,
+    ...searchOptions,
+    /** Rollouts of a search for each problem, whose vote answers it. */
+    search: z.int().min(2).optional(),
+    /** The majority (of a search, the vote) of as many samples as these generated tokens a problem allow. */
+    tokens: whole.optional(),
+    /** "default": the problems' own. */
+    ...evaluationKeys,
     /** 0: in one go, although the arm is asked in rounds. */
     rounds: z.int().nonnegative().optional(),
   })
-  .refine((o) => o.n === undefined || o.n === 1 || o.temperature !== 0, ONE_ANSWER);
+  .refine((o) => o.n === undefined || o.n === 1 || o.temperature !== 0, ONE_ANSWER)
+  .refine((o) => o.search === undefined || (o.n === undefined && (o.rounds ?? 0) === 0), {
+    path: ["search"],
+    error: "a search draws its rollouts in place of samples and rounds; leave n and rounds out",
+  })
+  .refine((o) => o.tokens === undefined || (o.n ?? o.search ?? 1) > 1, {
+    path: ["tokens"],
+    error: "say how many samples there may be at most, with n or search",
+  });
 
 const armSchema = z.strictObject({
   name,
+  /** Arms of one group answer the same questions, and are compared with each other alone. */
+  group: name.optional(),
+  /** Some of the final seeds; all when absent. */
+  seeds: seeds.min(2, "an interval over seeds needs two at least").optional(),
   /** Instead of the experiment's recipe. */
   recipe: z.string().min(1).optional(),
   /** Added after the recipe's stages. */
@@ -66,7 +97,7 @@ const armSchema = z.strictObject({
   /** A step of this arm is longer or shorter than one of the others. */
   curve: z.strictObject({ every: whole }).optional(),
   /** Its dev, test and curve are asked so, where the arm's way of answering differs from the others'. */
-  evaluate: z.strictObject({ maxTokens: whole.optional(), ...roundOptions }).optional(),
+  evaluate: z.strictObject({ maxTokens: whole.optional(), ...evaluationKeys }).optional(),
   /** Trains on those training problems whose solve rate in the experiment's profile satisfies it. */
   where: z.string().min(1).optional(),
   settings: z.array(overrides).min(1, "expected at least one setting, which may be empty: {}").default([{}]),
@@ -115,9 +146,9 @@ const fileSchema = z.strictObject({
 });
 
 type Parsed = z.output<typeof fileSchema>;
-export type EvaluationSpec = Parsed["dev"];
+export type EvaluationSpec = Parsed["dev"] & SearchOptions;
 export type ProfileSpec = NonNullable<Parsed["profile"]>;
-export type AlsoSpec = Parsed["also"][number];
+type AlsoSpec = Parsed["also"][number];
 export type ArmSpec = Parsed["arm"][number];
 export type Contrast = Parsed["contrast"][number];
 
@@ -170,11 +201,15 @@ export function parseExperiment(
       evaluationRounds({ ...asked, ...evaluate }, (key) => `${source}: arm "${name}": \`${key}\``);
     }
   }
-  parsed.also.forEach(({ name, arms }, i) => {
+  parsed.also.forEach((one, i) => {
+    const { name, arms } = one;
     if (parsed.also.slice(0, i).some((other) => other.name === name)) refuse(`two of \`also\` are named "${name}"`);
     const unknown = arms?.find((arm) => !names.includes(arm));
     if (unknown !== undefined)
       refuse(`\`also.${i + 1}.arms\`: there is no arm "${unknown}" (arms: ${names.join(", ")})`);
+    for (const arm of arms ?? names) {
+      evaluationSearch(alsoSpec({ ...parsed, baseDir }, one, arm), (key) => `${source}: \`also.${i + 1}.${key}\``);
+    }
   });
   checkSettings(parsed.arm, refuse);
   const filtered = parsed.arm.find(({ where }) => where !== undefined);
@@ -200,6 +235,18 @@ export function parseExperiment(
       refuse(`\`contrast.${i + 1}.${key}\`: there is no arm "${name}" (${hint})`);
     }
     if (a === b) refuse(`\`contrast.${i + 1}\` compares "${a}" with itself`);
+    const [ofA, ofB] = [a, b].map((name) => parsed.arm.find((one) => one.name === name));
+    if (ofA?.group !== ofB?.group) {
+      refuse(
+        `\`contrast.${i + 1}\` compares arms of two groups, ${ofA?.group ?? "none"} and ${ofB?.group ?? "none"}, which answer other questions`,
+      );
+    }
+    const fewer = [ofA, ofB].find((one) => one?.seeds !== undefined);
+    if (fewer !== undefined) {
+      refuse(
+        `\`contrast.${i + 1}\` names arm "${fewer.name}", which has \`seeds\` of its own; a primary contrast is over all of \`final.seeds\``,
+      );
+    }
     if (parsed.budgets[budget] === undefined) {
       refuse(`\`contrast.${i + 1}.budget\` is ${budget}, and \`budgets\` has none of that name`);
     }
@@ -210,8 +257,21 @@ export function parseExperiment(
   return { ...parsed, source, baseDir, name: basename(source, extname(source)) };
 }
 
+/** The final seeds of an arm. */
+export const seedsOf = ({ arm, final }: ExperimentFile, name: string | undefined): number[] =>
+  arm.find((one) => one.name === name)?.seeds ?? final.seeds;
+
+/** The groups of arms in the file's order; undefined stands for the arms that are in none. */
+export const groupsOf = ({ arm }: ExperimentFile): (string | undefined)[] => [
+  ...new Set(arm.map(({ group }) => group)),
+];
+
+/** The group of an arm. */
+export const groupOf = ({ arm }: ExperimentFile, name: string): string | undefined =>
+  arm.find((one) => one.name === name)?.group;
+
 /** How an arm is asked on dev or on test. */
-export function askedOf({ arm }: ExperimentFile, name: string | undefined, spec: EvaluationSpec): EvaluationSpec {
+export function askedOf({ arm }: Parsed, name: string | undefined, spec: EvaluationSpec): EvaluationSpec {
   return { ...spec, ...arm.find((one) => one.name === name)?.evaluate };
 }
 
@@ -219,20 +279,34 @@ export interface Also {
   name: string;
   at: AlsoSpec["at"];
   spec: EvaluationSpec;
+  /** Generated tokens a problem that the answer by majority may take. */
+  tokens?: number;
 }
 
 /** The further evaluations of an arm. */
 export function alsoOf(experiment: ExperimentFile, arm: string): Also[] {
   const asked = experiment.also.filter(({ arms }) => arms === undefined || arms.includes(arm));
   return asked.map((one) => {
-    const { name, at, limit, n, maxTokens, seed, rounds, adaptive, style, progressTokens } = one;
-    const own = { limit, n, maxTokens, seed, rounds, adaptive, style, progressTokens };
-    const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined));
-    const spec = { ...askedOf(experiment, arm, experiment.test), ...given };
-    // In one go there is nothing to say about rounds.
-    if (rounds === 0) for (const key of ["rounds", "adaptive", "style", "progressTokens"] as const) delete spec[key];
-    return { name, at, spec: { ...spec, temperature: one.temperature ?? defaultTemperature(spec.n) } };
+    const { name, at, tokens } = one;
+    return { name, at, spec: alsoSpec(experiment, one, arm), ...(tokens !== undefined && { tokens }) };
   });
+}
+
+/** How a further evaluation asks an arm. */
+function alsoSpec(experiment: Parsed & { baseDir: string }, one: AlsoSpec, arm: string): EvaluationSpec {
+  const { name: _name, at: _at, tokens: _tokens, arms: _arms, temperature, ...own } = one;
+  const given = Object.fromEntries(Object.entries(own).filter(([, value]) => value !== undefined));
+  const spec: EvaluationSpec = { ...askedOf(experiment, arm, experiment.test), ...given };
+  // In one go there is nothing to say about rounds.
+  if (own.rounds === 0 || own.search !== undefined)
+    for (const key of ["rounds", "adaptive", "style", "progressTokens"] as const) delete spec[key];
+  if (spec.format === "default") delete spec.format;
+  if (own.search !== undefined) spec.n = own.search;
+  spec.temperature = temperature ?? (own.searchBy === "prompts" ? PROMPTED_TEMPERATURE : defaultTemperature(spec.n));
+  const { searchValue } = own;
+  if (searchValue !== undefined && !isNamedValue(searchValue))
+    spec.searchValue = resolve(experiment.baseDir, searchValue);
+  return spec;
 }
 
 /** An arm tuned with more settings than another would be favoured. */
@@ -247,9 +321,17 @@ function checkSettings(arms: ArmSpec[], refuse: (what: string) => never): void {
 }
 
 function checkSeeds({ tuning, final, arm }: Parsed, refuse: (what: string) => never): void {
-  for (const [name, list] of Object.entries({ tuning: tuning?.seeds ?? [], final: final.seeds })) {
+  const lists = { tuning: tuning?.seeds ?? [], final: final.seeds };
+  for (const [name, list] of [
+    ...Object.entries(lists),
+    ...arm.map((one) => [`arm "${one.name}"`, one.seeds ?? []] as const),
+  ]) {
     const twice = list.find((seed, i) => list.indexOf(seed) !== i);
     if (twice !== undefined) refuse(`\`${name}.seeds\` has seed ${twice} twice`);
+  }
+  for (const { name, seeds = [] } of arm) {
+    const other = seeds.find((seed) => !final.seeds.includes(seed));
+    if (other !== undefined) refuse(`arm "${name}": seed ${other} is none of \`final.seeds\``);
   }
   const both = tuning?.seeds.find((seed) => final.seeds.includes(seed));
   if (both !== undefined) {

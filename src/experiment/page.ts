@@ -2,20 +2,20 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { points, span } from "../eval/compare.ts";
 import { probability } from "../eval/compare-table.ts";
-import type { Interval } from "../eval/intervals.ts";
 import { evaluationRounds } from "../eval/rounds.ts";
 import { FEWEST_SEEDS } from "../eval/seeds.ts";
 import { roundsText } from "../eval/table.ts";
 import { diskError } from "../run/disk.ts";
 import { readRecord } from "../run/folder.ts";
-import type { AlsoAt } from "./also.ts";
 import type { Analysis, ArmAt, ContrastResult, Ran, SharedCost } from "./analyse.ts";
-import type { RoundsAt } from "./by-round.ts";
 import type { TagAt } from "./by-tag.ts";
 import type { Cost } from "./cell.ts";
 import { chart } from "./chart.ts";
 import { curves } from "./curves.ts";
-import { askedOf, type ExperimentFile } from "./file.ts";
+import { askedOf, type ExperimentFile, groupsOf } from "./file.ts";
+import { alsoSection } from "./page-also.ts";
+import { cell, label, table, thousands } from "./page-parts.ts";
+import { roundsSection } from "./page-rounds.ts";
 
 /** The page's file, in the experiment's folder and where `out` says. */
 export const PAGE = "README.md";
@@ -73,8 +73,8 @@ function pageText(
         ]),
     primary.map((one) => `- ${sentence(one, seeds)}`).join("\n"),
     "## Accuracy on the test problems",
-    `Mean over ${seeds} seeds, with Student's 95 % interval over them${problems > 0 ? `, on ${problems} problems` : ""}. Single accuracies are descriptive: claims are made by the contrasts below.`,
-    accuracyTable(experiment, arms),
+    `Mean over ${seedsText(experiment)}, with Student's 95 % interval over them${problems > 0 ? `, on ${problems} problems` : ""}. Single accuracies are descriptive: claims are made by the contrasts below.`,
+    ...groupsOf(experiment).map((group) => accuracyTable(experiment, group, arms)),
     ...charts.map(({ file: image, title }) => `![${title}](${image})`),
     ...(charts.length === 0
       ? [
@@ -94,7 +94,7 @@ function pageText(
         ]),
     ...tagSection(analysis.tags),
     ...roundsSection(analysis.rounds),
-    ...alsoSection(analysis.also),
+    ...alsoSection(experiment, analysis),
     "## Cost",
     `Mean over seeds, of what the last stage of an arm took up to each mark. Evaluation is not counted.`,
     costTable(arms),
@@ -140,17 +140,7 @@ function pageText(
   return `${sections.filter((text) => text !== "").join("\n\n")}\n`;
 }
 
-const label = (name: string): string => (name === "generatedTokens" ? "generated tokens" : "engine seconds");
-const thousands = (value: number): string => Math.round(value).toLocaleString("en-US");
 const signed = (share: number): string => (share > 0 ? `+${points(share)}` : points(share));
-
-/** Text in a table's cell or a line. */
-const cell = (text: string): string => text.replace(/\s+/g, " ").replace(/\|/g, "\\|").replace(/</g, "&lt;");
-
-function table(head: string[], rows: string[][]): string {
-  const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
-  return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
-}
 
 function sentence({ a, b, budget, comparison, corrected = 1, found }: ContrastResult, seeds: number): string {
   const where = `${b} against ${a} at equal ${label(budget)}`;
@@ -163,9 +153,16 @@ function sentence({ a, b, budget, comparison, corrected = 1, found }: ContrastRe
   return `${where}: ${verdict}; ${numbers}, Holm-corrected ${probability(corrected)}.`;
 }
 
-function accuracyTable({ arm, budgets }: ExperimentFile, arms: ArmAt[]): string {
+/** The final seeds, and the arms that have fewer. */
+function seedsText({ arm, final }: ExperimentFile): string {
+  const fewer = arm.flatMap(({ name, seeds }) => (seeds === undefined ? [] : [`${name}: ${seeds.length}`]));
+  return `${final.seeds.length} seeds${fewer.length === 0 ? "" : ` (${fewer.join(", ")})`}`;
+}
+
+function accuracyTable({ arm, budgets }: ExperimentFile, group: string | undefined, arms: ArmAt[]): string {
   const used = Object.keys(budgets);
-  const rows = arm.map(({ name }) => [
+  const own = arm.filter((one) => one.group === group);
+  const rows = own.map(({ name }) => [
     name,
     ...used.flatMap((budget) => {
       const found = arms.find((one) => one.arm === name && one.budget === budget);
@@ -175,19 +172,20 @@ function accuracyTable({ arm, budgets }: ExperimentFile, arms: ArmAt[]): string 
       return [`${points(mean)}${range}`, seeds.map(({ accuracy }) => points(accuracy)).join(" ")];
     }),
   ]);
-  return table(["arm", ...used.flatMap((budget) => [`at equal ${label(budget)}, %`, "each seed"])], rows);
+  return table([group ?? "arm", ...used.flatMap((budget) => [`at equal ${label(budget)}, %`, "each seed"])], rows);
 }
 
 function contrastTable(contrasts: ContrastResult[], primary: boolean): string {
   const rows = contrasts.map(({ a, b, budget, comparison, p, corrected, found }) => {
     const head = [`${b} - ${a}`, label(budget)];
-    if (comparison === undefined) return [...head, "missing", "", "", "", ...(primary ? ["", "", ""] : [])];
+    if (comparison === undefined) return [...head, "", "missing", "", "", "", ...(primary ? ["", "", ""] : [])];
     const { difference, tInterval, twoWay, signFlip, seedDeviation, claim } = comparison;
     const tests = primary
       ? [shortP(p), shortP(corrected), !claim ? "too few seeds" : found === true ? "claimed" : "none"]
       : [];
     return [
       ...head,
+      String(comparison.seeds.length),
       signed(difference),
       span(tInterval),
       span(twoWay),
@@ -198,7 +196,7 @@ function contrastTable(contrasts: ContrastResult[], primary: boolean): string {
   });
   const tests = primary ? ["p (t)", "p (Holm)", "difference"] : [];
   return table(
-    ["B - A", "at equal", "points", "t interval", "two-way", "sd over seeds", ...tests, "p (sign flip)"],
+    ["B - A", "at equal", "seeds", "points", "t interval", "two-way", "sd over seeds", ...tests, "p (sign flip)"],
     rows,
   );
 }
@@ -278,10 +276,11 @@ const settingText = (set: Record<string, unknown>): string =>
     .join(", ");
 
 function evaluationText(spec: ExperimentFile["dev"]): string {
-  const { split, limit, n, temperature, maxTokens } = spec;
+  const { split, limit, n, temperature, maxTokens, format } = spec;
   const first = limit === undefined ? "all" : `the first ${limit}`;
   const rounds = evaluationRounds(spec, (key) => key);
-  const asked = rounds === undefined ? "" : ` a round, ${roundsText(rounds)}`;
+  const inRounds = rounds === undefined ? "" : ` a round, ${roundsText(rounds)}`;
+  const asked = `${inRounds}${format === undefined ? "" : `, in the format ${format}`}`;
   return `${first} problems of the ${split} split, ${n === 1 ? "one sample" : `${n} samples`} each at temperature ${temperature}, at most ${maxTokens} tokens${asked}`;
 }
 
@@ -310,80 +309,6 @@ function tagSection(tags: readonly TagAt[]): string[] {
     "## Accuracy by tag",
     "Descriptive: means over seeds in %, with Student's interval over them; in brackets how many test problems.",
     ...tables,
-  ];
-}
-
-const armAt = (arm: string, at?: "start" | "end"): string => (at === "start" ? `${arm}, before its last stage` : arm);
-
-/** Accuracy after each round, and the steps that each added, of whatever was asked in rounds. */
-function roundsSection(measured: readonly RoundsAt[]): string[] {
-  const tableOf = (what: "right" | "steps", text: (value: number) => string): string[] => {
-    const shown = measured.filter((one) => one[what].length > 0);
-    if (shown.length === 0) return [];
-    const rounds = Array.from(
-      { length: Math.max(...shown.map((one) => one[what].length)) },
-      (_, r) => `round ${r + 1}`,
-    );
-    const rows = shown.map((one) => [
-      cell(one.also?.name ?? (one.budget === undefined ? "" : `at equal ${label(one.budget)}`)),
-      armAt(one.arm, one.also?.at),
-      ...rounds.map((_, r) => {
-        const found = one[what].at(r);
-        return found === undefined
-          ? ""
-          : `${text(found.mean)}${Number.isFinite(found.interval.low) ? ` [${text(found.interval.low)}, ${text(found.interval.high)}]` : ""}`;
-      }),
-    ]);
-    return [table(["asked", "arm", ...rounds], rows)];
-  };
-  const right = tableOf("right", points);
-  const steps = tableOf("steps", (value) => value.toFixed(2));
-  if (right.length === 0) return [];
-  return [
-    "## By round",
-    "Descriptive: means over seeds, with Student's interval over them. Accuracy after each round in %, each response graded as if it were the last:",
-    ...right,
-    ...(steps.length === 0
-      ? []
-      : [
-          "Steps of the problem that each round added, as its response states them, where the question had not ended before:",
-        ]),
-    ...steps,
-  ];
-}
-
-function alsoSection(measured: readonly AlsoAt[]): string[] {
-  if (measured.length === 0) return [];
-  const range = (value: number, { low, high }: Interval, seeds: number) =>
-    `${points(value)}${seeds > 1 ? ` [${points(low)}, ${points(high)}]` : ""}`;
-  const rows = measured.map((one) => [
-    cell(one.name),
-    armAt(one.arm, one.at),
-    range(one.accuracy, one.interval, one.seeds.length),
-    one.seeds.map(({ accuracy }) => points(accuracy)).join(" "),
-    one.majority === undefined || one.majorityInterval === undefined
-      ? ""
-      : range(one.majority, one.majorityInterval, one.seeds.length),
-    thousands(one.tokensPerProblem),
-    thousands(one.generated),
-    thousands(one.prefilled),
-  ]);
-  return [
-    "## Also measured",
-    "Descriptive: the final runs asked in other ways, means over seeds with Student's interval. Tokens are those of the evaluation.",
-    table(
-      [
-        "asked",
-        "arm",
-        "accuracy, %",
-        "each seed",
-        "majority of its samples, %",
-        "tokens a problem",
-        "generated",
-        "prefilled",
-      ],
-      rows,
-    ),
   ];
 }
 

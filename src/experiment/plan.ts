@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { UserError } from "../errors.ts";
 import { type Recipe, recipeTable, type StageRecipe } from "../run/recipe.ts";
 import type { ArmRecipe } from "./arms.ts";
-import { BUDGETS, type BudgetName, type ExperimentFile } from "./file.ts";
+import { BUDGETS, type BudgetName, type ExperimentFile, seedsOf } from "./file.ts";
 
 /** One run of an experiment. */
 export interface Cell {
@@ -53,7 +53,7 @@ export function tuningPlan(experiment: ExperimentFile, arms: readonly ArmRecipe[
 /** The chosen setting of every arm with every final seed, through all marks. */
 export function finalPlan(experiment: ExperimentFile, chosen: readonly ArmRecipe[], dir: string): Plan {
   const cells = chosen.flatMap((arm) =>
-    experiment.final.seeds.map((seed): Cell => {
+    seedsOf(experiment, arm.arm).map((seed): Cell => {
       const marks = BUDGETS.filter((name) => arm.budgets.includes(name));
       const id = `final/${arm.arm}/seed-${seed}`;
       return { id, phase: "final", arm: arm.arm, setting: arm.setting, seed, marks, recipe: arm.recipe(seed, marks) };

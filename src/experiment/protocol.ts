@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { roundOptions } from "../eval/rounds.ts";
+import { searchOptions } from "../eval/searched.ts";
 import { BUDGETS } from "./file.ts";
 
 const evaluation = z.strictObject({
@@ -8,6 +9,8 @@ const evaluation = z.strictObject({
   n: z.number(),
   temperature: z.number(),
   maxTokens: z.number(),
+  format: z.string().optional(),
+  ...searchOptions,
   ...roundOptions,
   seed: z.number(),
 });
@@ -22,7 +25,16 @@ export const requestSchema = z.discriminatedUnion("kind", [
       recipe: z.strictObject({ toml: z.string(), baseDir: z.string() }),
       marks: z.array(z.enum(BUDGETS)),
       evaluation: evaluation.optional(),
-      also: z.array(z.strictObject({ name: z.string(), at: z.enum(["end", "start"]), spec: evaluation })).optional(),
+      also: z
+        .array(
+          z.strictObject({
+            name: z.string(),
+            at: z.enum(["end", "start"]),
+            spec: evaluation,
+            tokens: z.number().optional(),
+          }),
+        )
+        .optional(),
       /** Samples answers to the training problems with what stands in the folder `model`, or with the base; no run. */
       profile: z
         .strictObject({

@@ -8,10 +8,12 @@ import { DivergedError, UserError } from "../errors.ts";
 import { checkGolds, takeProblems } from "../eval/evaluate.ts";
 import { type EvaluationSettings, gradingSettings } from "../eval/report.ts";
 import { evaluationRounds } from "../eval/rounds.ts";
+import { evaluationSearch } from "../eval/searched.ts";
 import { modelDir } from "../run/checkpoint.ts";
 import { evaluationRecord, modelDigest } from "../run/evaluation.ts";
 import { isRunFolder } from "../run/folder.ts";
 import { InUseError } from "../run/lock.ts";
+import { leafScores } from "../run/leaf-scores.ts";
 import { type Measured, measure } from "../run/measure.ts";
 import { checkpointState, createSpec, findCheckpoint, modelFolder } from "../run/models.ts";
 import type { Progress } from "../run/progress.ts";
@@ -19,6 +21,7 @@ import { parseRecipe, type Recipe } from "../run/recipe.ts";
 import { resume, train } from "../run/train.ts";
 import { loadTask } from "../task/load.ts";
 import { type CellResult, comparable, type Cost, noCounts, subtractCost, writeCellResult } from "./cell.ts";
+import { atTokens } from "./equal-tokens.ts";
 import type { Also, BudgetName, EvaluationSpec, ProfileSpec } from "./file.ts";
 
 /** A cell as a process of its own is told of it. */
@@ -106,22 +109,27 @@ async function evaluated(
   /** Asks the weights in a folder that `Model.save` wrote. */
   const ask = async (
     spec: EvaluationSpec,
-    weights: { named: Pick<EvaluationSettings, "model" | "checkpoint">; digest: string; dir: string },
+    weights: { named: Pick<EvaluationSettings, "model" | "checkpoint">; run?: string; digest: string; dir: string },
     what: string,
   ): Promise<Measured | undefined> => {
-    const { split, limit, n, temperature, maxTokens, seed } = spec;
-    const rounds = evaluationRounds(spec, (key) => `${job.id}: ${key}`);
-    const problems = await takeProblems(task, split, limit);
+    const { split, limit, n, temperature, maxTokens, seed, format } = spec;
+    const name = (key: string) => `${job.id}: ${key}`;
+    const rounds = evaluationRounds(spec, name);
+    const functions = evaluationSearch(spec, name);
+    const leaves = await leafScores(functions.search, weights.run, weights.named.checkpoint);
+    const problems = await takeProblems(task, split, limit, format);
     await checkGolds(task, problems);
-    const sampling = { n, temperature, maxTokens, ...(rounds && { rounds }), seed };
+    const sampling = { n, temperature, maxTokens, ...functions, ...(rounds && { rounds }), seed };
+    const asked = { ...gradingSettings(task), ...(format && { format }) };
     return measure({
       dir,
-      settings: { ...weights.named, split, ...gradingSettings(task), ...sampling },
+      settings: { ...weights.named, split, ...asked, ...sampling },
       weights: weights.digest,
       task,
       problems,
+      leafScores: leaves.of,
       withModel: (work) =>
-        withEngineModel(engine, createSpec(recipe, task, { dir: weights.dir, optimizer: false }), work),
+        withEngineModel(engine, createSpec(recipe, task, { dir: weights.dir, optimizer: false }, leaves.heads), work),
       interrupted: () => signal.aborted,
       onSample: ({ done, of }) => evaluating(what, done, of),
     });
@@ -129,7 +137,7 @@ async function evaluated(
   const marked = async (mark: BudgetName) => {
     const { path, state } = await findCheckpoint(dir, mark);
     const digest = await modelDigest(dir, mark);
-    return { weights: { named: { model: dir, checkpoint: mark }, digest, dir: modelDir(path) }, state };
+    return { weights: { named: { model: dir, checkpoint: mark }, run: dir, digest, dir: modelDir(path) }, state };
   };
   try {
     for (const mark of job.marks) {
@@ -144,12 +152,12 @@ async function evaluated(
         accuracy: measured.report.accuracy,
       };
     }
-    for (const { name, at, spec } of job.also ?? []) {
+    for (const { name, at, spec, tokens } of job.also ?? []) {
       const weights =
         at === "start" ? await startOf(recipe, job.id) : (await marked(job.marks[job.marks.length - 1])).weights;
       const measured = await ask(spec, weights, name);
       if (measured === undefined) return undefined;
-      const { report, line } = measured;
+      const { report, line, samples } = measured;
       const majority = report.measures.find(
         (m) => m.name === "maj@k" && m.grading === "strict" && m.k === report.n,
       )?.value;
@@ -163,6 +171,7 @@ async function evaluated(
           samples: line.file,
           accuracy: report.accuracy,
           ...(majority !== undefined && { majority }),
+          ...(tokens !== undefined && { equal: { tokens, ...atTokens(report, samples, tokens) } }),
           tokensPerProblem: report.tokensPerProblem,
           generated: cost?.generated ?? 0,
           prefilled: cost?.prefilled ?? 0,
@@ -183,7 +192,8 @@ async function startOf(recipe: Recipe, id: string) {
       `${id}: stage ${name} begins with weights that no other arm shares, so that they are not kept; leave at = "start" out for this arm`,
     );
   }
-  return { named: { model: from }, digest: await modelDigest(from), dir: await modelFolder(from) };
+  const run = isRunFolder(from) ? from : undefined;
+  return { named: { model: from }, run, digest: await modelDigest(from), dir: await modelFolder(from) };
 }
 
 /** Answers to the training problems, whose cost stands in the record beside them. */

@@ -24,6 +24,10 @@ describe("grade", () => {
       rule: "reference",
     });
     expect(grade("3", "\\boxed{3.0}", { mode: "reference" }).strict.equal).toBe(false);
+    expect(grade("3", "I cannot say", { mode: "reft-gsm8k" }).strict).toMatchObject({
+      equal: false,
+      rule: "no answer",
+    });
     expect(grade("3", "\\boxed{3.0}").strict.equal).toBe(true);
   });
 });

@@ -25,6 +25,9 @@ export interface Graded {
   flexible: GradedAnswer;
 }
 
+/** The rule of a response in which nothing was found to compare. */
+export const NO_ANSWER = "no answer";
+
 const MARKERS: readonly Strategy[] = ["tag", "boxed", "hashes", "reft"];
 
 /** Finds the answer in a response and compares it with the gold answer (or the golds, one of which is enough). */
@@ -48,6 +51,9 @@ function gradeAs(mode: ModeName, gold: string | readonly string[], response: str
   const text = modes[mode].extract(response);
   const golds = typeof gold === "string" ? [gold] : gold;
   const equal = golds.some((one) => modes[mode].equal(one, text));
+  if (text === undefined && !equal) {
+    return { ...differentBy(NO_ANSWER, `the response has no answer by the rules of ${mode}`), equal };
+  }
   const found = equal
     ? equalBy(mode, `right by the rules of ${mode}`)
     : differentBy(mode, `wrong by the rules of ${mode}`);
@@ -60,7 +66,7 @@ function gradeExtracted(
   options: GradeOptions,
 ): GradedAnswer {
   if (extracted === undefined)
-    return { ...differentBy("no answer", "the response has no answer in this format"), equal: false };
+    return { ...differentBy(NO_ANSWER, "the response has no answer in this format"), equal: false };
   const found = equivalent(gold, extracted.text, options);
   return { ...found, extracted, equal: found.verdict === "equal" };
 }

@@ -4,7 +4,7 @@
  */
 export { equivalent, type EquivalenceOptions } from "./equivalent.ts";
 export { extract, type Extraction, STRATEGIES, type Strategy } from "./extract.ts";
-export { grade, type Graded, type GradedAnswer, type GradeOptions } from "./grade.ts";
+export { grade, type Graded, type GradedAnswer, type GradeOptions, NO_ANSWER } from "./grade.ts";
 export { isMode, type ModeName, modeNamed, MODES } from "./modes/index.ts";
 export type { Tolerance } from "./values.ts";
 export type { Comparison, Verdict } from "./verdict.ts";

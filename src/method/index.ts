@@ -12,7 +12,7 @@ import { rfttData, rfttDataSettings } from "./rftt-data.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
 import { rftt, rfttHeads, rfttSettings } from "./rftt.ts";
 import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
-import { sft, sftRoundLength, sftRowLength, sftSettings } from "./sft.ts";
+import { sft, sftRowLength, sftSettings, sftLongestRow } from "./sft.ts";
 import type { DataStage } from "./stage.ts";
 
 /** A method as a recipe sees it; `S` is its checked settings. */
@@ -62,14 +62,12 @@ export const methods = {
     name: "sft",
     settings: sftSettings,
     generates: false,
-    // Records may be fewer, or more, than problems.
-    problemsPerStep: ({ records, batch }) => (records === undefined ? batch : 1),
-    rowLength: (tokenizer, problem, { records, rounds, style = "default" }, task) => {
-      if (records !== undefined) return promptAndToken(tokenizer, problem);
-      return rounds === undefined
-        ? sftRowLength(tokenizer, problem)
-        : sftRoundLength(tokenizer, problem, { rounds, style }, task);
-    },
+    // Records may be fewer, or more, than problems; a mixture holds each several times.
+    problemsPerStep: ({ records, mixture, batch }) => (records === undefined && mixture === undefined ? batch : 1),
+    rowLength: (tokenizer, problem, settings, task) =>
+      settings.records === undefined
+        ? sftLongestRow(tokenizer, problem, settings, task)
+        : promptAndToken(tokenizer, problem),
     quality: { loss: "lower" },
     run: sft,
   }),

@@ -51,6 +51,31 @@ describe("SFT", () => {
     });
   });
 
+  test("a mixture shows every question in each of its ways, equally often", async () => {
+    const source = problems.map((problem) => ({
+      ...problem,
+      formats: { loud: { prompt: { text: "ab" }, demonstrations: ["ab"] } },
+    }));
+    const task = createTask({ name: "letters", splits: { train: source }, reward: repeats });
+    const model = await tiny();
+    const { stage } = await memoryStage({ model, task, steps: source.length, lr: 1e-3 });
+    const shown = new Map<string, number>();
+    const forwardBackward = model.forwardBackward.bind(model);
+    model.forwardBackward = (forest, loss) => {
+      for (const { problem, segments } of forest) {
+        const key = `${problem} ${segments[0].tokens.join()}`;
+        shown.set(key, (shown.get(key) ?? 0) + 1);
+      }
+      return forwardBackward(forest, loss);
+    };
+    await sft(stage, sftSettings.parse({ batch: 4, mixture: [{}, { format: "loud" }] }));
+    // Two epochs of questions times ways.
+    expect([...shown.values()]).toEqual(Array.from({ length: 2 * source.length }, () => 2));
+    const missing = sftSettings.parse({ batch: 4, mixture: [{}, { format: "lout" }] });
+    const again = await memoryStage({ model, task, steps: 1, lr: 1e-3 });
+    await expect(sft(again.stage, missing)).rejects.toThrow("did you mean that?");
+  });
+
   test("a problem without demonstrations is named", async () => {
     const bare = createTask({
       name: "bare",

@@ -25,9 +25,13 @@ const task = createTask({ name: "letters", splits: { train: problems }, reward: 
 const make = () =>
   engine.create({ base: "tiny", train: "full", vocabulary: [...letters, "?", "!"], seed: 3, heads: [SCORE] });
 
+function sampleOf(problem: string, text: string, solved: boolean, answered = true): StoredSample {
+  return { problem, text, tokens: new Int32Array(), solved, answered };
+}
+
 /** Every letter as an answer to every question: right where it repeats the question. */
 const stored = letters.flatMap((problem) =>
-  letters.map((letter): StoredSample => ({ problem, text: `${letter}!`, solved: letter === problem })),
+  letters.map((letter): StoredSample => sampleOf(problem, `${letter}!`, letter === problem)),
 );
 
 async function run(steps: number, settings: Partial<RerankSettings> = {}, samples = stored, model = make()) {
@@ -67,8 +71,22 @@ describe("the reranker", () => {
     expect([0, 0.5, 1]).toContain(devRerank);
   });
 
+  test("what states no answer is no candidate, and a question without candidates counts 0", async () => {
+    const silent = stored.map((sample) => ({ ...sample, answered: false }));
+    const [{ metrics }] = await run(1, { dev: 0.34, devEvery: 1 }, silent);
+    expect(metrics.devRerank).toBe(0);
+  });
+
+  test("which questions are held out does not depend on the file's order", async () => {
+    const measured = async (samples: StoredSample[]) => {
+      const [{ metrics }] = await run(1, { dev: 0.34, devEvery: 1, batch: 24 }, samples);
+      return metrics.devLoss;
+    };
+    expect(await measured([...stored].reverse())).toBeCloseTo(await measured(stored), 5);
+  });
+
   test("duplicates of the same question go, the first stays", () => {
-    const of = (problem: string, text: string, solved: boolean) => ({ problem, text, solved });
+    const of = (id: string, text: string, right: boolean) => ({ problem: { id }, text, right });
     const kept = withoutDuplicates([
       of("p", "x", true),
       of("q", "x", false),
@@ -98,9 +116,10 @@ describe("the reranker", () => {
         stored.filter(({ solved }) => solved),
       ),
     ).rejects.toThrow("stored.jsonl: all 6 solutions to train on are right: there is nothing to tell apart");
-    await expect(run(1, {}, [{ problem: "z", text: "a", solved: true }])).rejects.toThrow(
+    await expect(run(1, {}, [sampleOf("z", "a", true)])).rejects.toThrow(
       "problem z is not in the training split of task letters",
     );
+    await expect(run(1, {}, [])).rejects.toThrow("stored.jsonl: no solutions to train on (0 are held out by `dev`)");
   });
 });
 

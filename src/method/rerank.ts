@@ -6,7 +6,8 @@ import { sequenceTree } from "../forest/build.ts";
 import type { Tree } from "../forest/types.ts";
 import { encodePrompt, encodeResponse } from "../task/prompt.ts";
 import type { Problem } from "../task/types.ts";
-import type { DataStage, StoredSample } from "./stage.ts";
+import type { DataStage } from "./stage.ts";
+import { storedAnswers } from "./stored.ts";
 import { accumulate, adam, optimizerSettings } from "./update.ts";
 
 /** Defaults are those of ReFT's reranker (arXiv 2401.08967, its scripts). */
@@ -31,12 +32,19 @@ interface Solution {
   problem: Problem;
   text: string;
   right: boolean;
+  /** Whether it states an answer: what does not is no candidate. */
+  answered: boolean;
 }
 
 /** Trains a reward model that tells right solutions from wrong ones (ReFT, section 4.3; Cobbe et al. 2021). */
 export async function rerank(stage: DataStage, settings: RerankSettings): Promise<void> {
   const { model } = stage;
   const { train, dev } = split(solutionsOf(stage, settings.samples), settings.dev);
+  if (train.length === 0) {
+    throw new UserError(
+      `${settings.samples}: no solutions to train on (${dev.length} are held out by \`dev\`); expected samples of two problems at least`,
+    );
+  }
   if (train.every(({ right }) => right === train[0].right)) {
     throw new UserError(
       `${settings.samples}: all ${train.length} solutions to train on are ${train[0].right ? "right" : "wrong"}: there is nothing to tell apart; sample from a policy that is right in part, or more problems`,
@@ -68,26 +76,21 @@ export async function rerank(stage: DataStage, settings: RerankSettings): Promis
 }
 
 /** The stored samples without duplicates of the same question, the first kept. */
-function solutionsOf(stage: DataStage, file: string): Solution[] {
-  const problems = new Map<string, Problem>();
-  for (let i = 0; i < stage.source.size && stage.source.size !== Infinity; i++) {
-    const problem = stage.source.at(i);
-    problems.set(problem.id, problem);
-  }
-  return withoutDuplicates(stage.storedSamples(file)).map(({ problem: id, text, solved }) => {
-    const problem = problems.get(id);
-    if (problem !== undefined) return { problem, text, right: solved };
-    throw new UserError(
-      `${file}: problem ${id} is not in the training split of task ${stage.task.name}: expected samples of that split (rifft eval --split train)`,
-    );
-  });
-}
+const solutionsOf = (stage: DataStage, file: string): Solution[] =>
+  withoutDuplicates(
+    storedAnswers(stage, file).map(({ problem, sample: { text, solved, answered } }) => ({
+      problem,
+      text,
+      right: solved,
+      answered,
+    })),
+  );
 
 /** Of the samples of a problem with the same text, the first. */
-export function withoutDuplicates<T extends Pick<StoredSample, "problem" | "text">>(samples: readonly T[]): T[] {
+export function withoutDuplicates<T extends { problem: { id: string }; text: string }>(solutions: readonly T[]): T[] {
   const seen = new Set<string>();
-  return samples.filter(({ problem, text }) => {
-    const key = JSON.stringify([problem, text]);
+  return solutions.filter(({ problem, text }) => {
+    const key = JSON.stringify([problem.id, text]);
     const fresh = !seen.has(key);
     seen.add(key);
     return fresh;
@@ -96,8 +99,8 @@ export function withoutDuplicates<T extends Pick<StoredSample, "problem" | "text
 
 /** Whole questions on either side. Which ones are held out depends on their ids alone. */
 function split(solutions: Solution[], share: number): { train: Solution[]; dev: Solution[] } {
-  const ids = [...new Set(solutions.map(({ problem }) => problem.id))];
-  const held = new Set(new RandomStream("rerank/dev").shuffle([...ids]).slice(0, Math.round(share * ids.length)));
+  const ids = [...new Set(solutions.map(({ problem }) => problem.id))].sort();
+  const held = new Set(new RandomStream("rerank/dev").shuffle(ids).slice(0, Math.round(share * ids.length)));
   return {
     train: solutions.filter(({ problem }) => !held.has(problem.id)),
     dev: solutions.filter(({ problem }) => held.has(problem.id)),
@@ -141,6 +144,9 @@ export const solutionScore = (tree: Tree, scores: Scores): number => sigmoid(log
 
 const sigmoid = (x: number): number => (x >= 0 ? 1 / (1 + Math.exp(-x)) : Math.exp(x) / (1 + Math.exp(x)));
 
+/** log(1 + exp(-margin)), without overflow. */
+const logistic = (margin: number): number => Math.max(0, -margin) + Math.log1p(Math.exp(-Math.abs(margin)));
+
 /** Sum over solutions of -w log softmax(score)[right], w being `weights` at the last token. Metric `correct`: how many are told rightly. */
 export function classification(): Loss {
   return {
@@ -157,8 +163,7 @@ export function classification(): Loss {
         const right = last.outcome?.right === 1;
         const odds = logOdds(tree, now[t]);
         const margin = right ? odds : -odds;
-        // log(1 + exp(-margin)), which does not overflow.
-        loss += weight * (Math.max(0, -margin) + Math.log1p(Math.exp(-Math.abs(margin))));
+        loss += weight * logistic(margin);
         correct += Number(margin > 0);
         const slope = weight * (sigmoid(odds) - Number(right));
         const heads = now[t].heads[SCORE.name].map((part) => new Float32Array(part.length));
@@ -185,15 +190,16 @@ async function measure(model: Model, dev: Solution[]): Promise<Record<string, nu
   }
   const margins = dev.map(({ right }, i) => (right ? scores[i] : -scores[i]));
   const best = new Map<string, number>();
-  dev.forEach(({ problem }, i) => {
+  dev.forEach(({ problem, answered }, i) => {
+    if (!answered) return;
     const before = best.get(problem.id);
     if (before === undefined || scores[i] > scores[before]) best.set(problem.id, i);
   });
-  const lossOf = (margin: number) => Math.max(0, -margin) + Math.log1p(Math.exp(-Math.abs(margin)));
   return {
-    devLoss: margins.reduce((sum, margin) => sum + lossOf(margin), 0) / dev.length,
+    devLoss: margins.reduce((sum, margin) => sum + logistic(margin), 0) / dev.length,
     devAccuracy: margins.filter((margin) => margin > 0).length / dev.length,
-    devRerank: [...best.values()].filter((i) => dev[i].right).length / best.size,
+    devRerank:
+      [...best.values()].filter((i) => dev[i].right).length / new Set(dev.map(({ problem }) => problem.id)).size,
   };
 }
 

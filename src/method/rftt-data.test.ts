@@ -270,14 +270,20 @@ describe("warm-up data", () => {
     expect(files.get("yield")).toMatchObject([{ solutions: 0, merged: 0, program: 4, "rejected: no right path": 4 }]);
   });
 
-  test("a process reward server orders paths; one that is down or answers nonsense stops the run with the reason", async () => {
+  test("a process reward server orders paths; one that is down, slow or answers nonsense stops the run with the reason", async () => {
     let answer = (body: { states: { steps: unknown[] }[] }): unknown => ({
       scores: body.states.map(({ steps }) => steps.map(() => 0.5)),
     });
+    let raw: string | undefined;
+    let delay = 0;
     const server = createServer((request, response) => {
       let text = "";
       request.on("data", (chunk: Buffer) => (text += chunk.toString()));
-      request.on("end", () => response.end(JSON.stringify(answer(JSON.parse(text)))));
+      request.on("end", () => {
+        const said = raw ?? JSON.stringify(answer(JSON.parse(text)));
+        if (delay === 0) response.end(said);
+        else setTimeout(() => response.end(said), delay).unref();
+      });
     });
     await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
     const address = server.address();
@@ -289,6 +295,21 @@ describe("warm-up data", () => {
     });
     try {
       expect((await produce(undefined, {}, scored)).records.length).toBeGreaterThan(4);
+      // Slower than it may be: counted as slow, and said.
+      const hurried = { ...scored, processReward: { url: `http://127.0.0.1:${port}/`, retries: 1, timeout: 0.05 } };
+      delay = 2000;
+      await expect(produce(undefined, {}, rfttDataSettings.parse(hurried))).rejects.toThrow(
+        /process reward server .*no answer within 0.05 s; raise `timeout` or lower `batch` \(2 tries\)/,
+      );
+      delay = 0;
+      // No JSON, and one score too few.
+      raw = "<html>busy</html>";
+      await expect(produce(undefined, {}, scored)).rejects.toThrow(/expected JSON, found <html>busy/);
+      raw = undefined;
+      answer = (body) => ({ scores: body.states.map(({ steps }) => steps.slice(1).map(() => 0.5)) });
+      await expect(produce(undefined, {}, scored)).rejects.toThrow(
+        /expected \d+ scores for state 0, one for each step/,
+      );
       answer = () => ({ scores: "none" });
       await expect(produce(undefined, {}, scored)).rejects.toThrow(/process reward server .*found/);
     } finally {

@@ -5,14 +5,15 @@ import { SCHEDULES } from "../rollout/mcts.ts";
 import { HttpProcessReward, type ProcessReward, processRewardSettings } from "../rollout/process-reward.ts";
 import {
   harvest,
+  promptQuestion,
   type PromptQuestion,
   promptSearch,
   type PromptTree,
   type Solution,
 } from "../rollout/prompt-search.ts";
-import { gradeResponse, outputText, markedStrategy, stateAnswer, statedAnswers } from "../task/grading.ts";
+import { gradeResponse, markedStrategy, outputText, stateAnswer } from "../task/grading.ts";
 import { findLeaks } from "../task/leaks.ts";
-import { letterOf, questionText } from "../task/questions.ts";
+import { questionText, questionWithOptions } from "../task/questions.ts";
 import { solved } from "../task/solved.ts";
 import type { Grading, Problem } from "../task/types.ts";
 import { layoutOf, recordOf, type TaggedRecord } from "./records.ts";
@@ -98,7 +99,7 @@ export async function rfttData(stage: DataStage, settings: RfttDataSettings): Pr
     const problems = drawn.filter(({ id }) => !leaked.has(id));
 
     // 1. Search, and take every solution.
-    const questions = problems.map((problem, q) => promptQuestion(stage, step, problem, grading, q));
+    const questions = problems.map((problem, q) => questionOf(stage, step, problem, grading, q));
     const { trees, forest } = await step.time("sample", () =>
       promptSearch(stage.model, questions, { ...settings, schedule: settings.exploration }, async (answers) => {
         const items = answers.map(({ question, answer }) => ({
@@ -136,25 +137,15 @@ export async function rfttData(stage: DataStage, settings: RfttDataSettings): Pr
 const leakedOf = (evaluated: Problem[], problems: Problem[]): Set<string> =>
   new Set(findLeaks(evaluated, problems).flatMap(({ problem, exact }) => (exact ? problem : [])));
 
-function promptQuestion(stage: DataStage, step: Step, problem: Problem, grading: Grading, q: number): PromptQuestion {
+function questionOf(stage: DataStage, step: Step, problem: Problem, grading: Grading, q: number): PromptQuestion {
   const key = step.key(problem);
   const walk = hashKey(`${key}/walk`);
   return {
+    ...promptQuestion(problem, grading),
     id: `${stage.name}/${step.index}/${q}`,
-    problem: problem.id,
-    question: questionWithOptions(problem),
-    chat: "messages" in problem.prompt,
-    answerForm: stateAnswer(markedStrategy(grading), "..."),
-    answerOf: (text) => statedAnswers(text, grading)[0],
     key,
     random: (rollout, depth) => uniform(walk, rollout, depth),
   };
-}
-
-/** A question by itself, with its options where it has some. */
-function questionWithOptions(problem: Problem): string {
-  const options = (problem.options ?? []).map((text, i) => `\n${letterOf(i)}. ${text}`).join("");
-  return questionText(problem).trim() + (options === "" ? "" : `\n${options}`);
 }
 
 async function score(prm: ProcessReward, problems: Problem[], solutions: Solution[][]): Promise<void> {

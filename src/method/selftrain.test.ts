@@ -9,6 +9,7 @@ import { createTask } from "../task/create.ts";
 import type { Problem, Reward, RoundsDefinition } from "../task/types.ts";
 import { selection, selftrain, selftrainSettings } from "./selftrain.ts";
 import { sft, sftSettings } from "./sft.ts";
+import type { StoredSample } from "./stage.ts";
 
 const engine = new LocalEngine({ threads: 1 });
 afterAll(() => engine.close());
@@ -22,11 +23,12 @@ async function run(
     reward?: (p: Problem, response: string) => Reward;
     model?: Model;
     rounds?: RoundsDefinition;
+    stored?: StoredSample[];
   } = {},
 ) {
   const { steps = 1, train = problems, reward = repeats, model = await tiny() } = o;
   const task = createTask({ name: "letters", splits: { train }, reward, rounds: o.rounds });
-  const { stage, recorded } = await memoryStage({ model, task, steps, lr: 3e-3 });
+  const { stage, recorded } = await memoryStage({ model, task, steps, lr: 3e-3, stored: o.stored });
   await selftrain(
     stage,
     selftrainSettings.parse({
@@ -127,6 +129,25 @@ describe("selftrain", () => {
     expect(training[0].metrics.examples).toBe(training[0].metrics.kept);
     expect(training[1].metrics).not.toHaveProperty("examples");
     expect(training.at(-1)?.metrics.loss).toBeLessThan(training[0].metrics.loss);
+  });
+
+  test("stored samples in place of its own: the same are kept, no step samples", async () => {
+    const { sampling, training } = await run({ restart: "stage-start", demonstrations: 1 }, { steps: 2 });
+    const stored = sampling
+      .flatMap(({ kept }) => kept)
+      .flatMap(({ problem, segments: [, ...samples] }) =>
+        samples.map(({ tokens, outcome }): StoredSample => ({
+          problem,
+          text: "",
+          tokens,
+          solved: outcome?.reward === 1,
+          answered: true,
+        })),
+      );
+    const again = await run({ stored: "stored.jsonl", demonstrations: 1 }, { steps: 2, stored });
+    expect(again.sampling).toEqual([]);
+    const [own, others] = [training, again.training].map(([{ metrics }]) => metrics);
+    for (const count of ["kept", "unique", "unsolved", "examples"]) expect(others[count]).toBe(own[count]);
   });
 
   test("the policy gets better", async () => {

@@ -15,6 +15,7 @@ import { sftRowLength, supervisedUpdate } from "./sft.ts";
 import { questionsOf } from "./sampling.ts";
 import { roundsRowLength } from "./motif.ts";
 import type { DataStage, Step } from "./stage.ts";
+import { storedAnswers } from "./stored.ts";
 import { optimizerSettings } from "./update.ts";
 
 /** Defaults are those of ReFT's offline self-training (arXiv 2401.08967, section 4.2, and its scripts). */
@@ -22,6 +23,8 @@ export const selftrainSettings = z
   .strictObject({
     /** Problems a step of sampling. */
     prompts: z.int().positive().default(8),
+    /** A file of samples of training questions, which `rifft eval --split train --n 100` wrote, in place of samples of the stage's own. */
+    stored: z.string().min(1).optional(),
     /** Samples a problem. */
     samples: z.int().positive().default(100),
     temperature: z.number().positive().default(1),
@@ -49,6 +52,10 @@ export const selftrainSettings = z
   .refine((s) => s.rounds === undefined || s.demonstrations === 0, {
     path: ["demonstrations"],
     error: "demonstrations are whole answers, and these are answered in rounds; set demonstrations = 0",
+  })
+  .refine((s) => s.rounds === undefined || s.stored === undefined, {
+    path: ["stored"],
+    error: "stored samples are one response each, and `rounds` asks for several; leave one of the two out",
   });
 export type SelftrainSettings = z.infer<typeof selftrainSettings>;
 
@@ -67,27 +74,14 @@ export async function selftrain(stage: DataStage, settings: SelftrainSettings): 
   }
 
   // 1. Sample responses to the training questions, and grade them.
-  for await (const step of stage.sampling({ problems: settings.prompts, generatedTokens: settings.sampleTokens })) {
-    const problems = step.problems(settings.prompts);
-    const { forest, answers } = await step.time("sample", () => sampled(stage, step, problems, settings));
-    const grades = await step.time("grade", () => step.grade(answers));
-    answers.forEach(({ end }, i) => {
-      const { reward, parts } = grades[i];
-      end.outcome = { ...parts, reward };
-    });
-    step.log({ ...rewardMetrics(grades), ...sampleMetrics(forest), ...countOf(selection(forest, textOf, settings)) });
-    step.keep(forest);
-  }
+  if (settings.stored === undefined) await sampleAll(stage, settings);
 
   // 2. Keep correct responses, up to so many different ones a question, and add the demonstrations.
-  const kept = stage.sampled();
+  const kept = settings.stored === undefined ? stage.sampled() : [storedForest(stage, settings.stored)];
   if (kept === undefined) return;
-  let samplingSteps = 0;
-  const selected: Selected[] = [];
-  for (const forest of kept) {
-    selected.push(...selection(forest, textOf, settings));
-    samplingSteps++;
-  }
+  const steps = [...kept].map((forest) => selection(forest, textOf, settings));
+  const samplingSteps = settings.stored === undefined ? steps.length : 0;
+  const selected = steps.flat();
   if (!selected.some(({ kept }) => kept.length > 0)) {
     throw new UserError(
       `none of the samples of ${selected.length} questions is right: there is nothing to learn from; begin from a better policy, sample more, or give easier problems`,
@@ -110,6 +104,39 @@ export async function selftrain(stage: DataStage, settings: SelftrainSettings): 
     });
     await supervisedUpdate(model, step, batch, settings);
   }
+}
+
+/** One pass over the training questions; what it samples is kept. */
+async function sampleAll(stage: DataStage, settings: SelftrainSettings): Promise<void> {
+  const textOf = (tokens: Int32Array) => stage.tokenizer.decode(tokens);
+  for await (const step of stage.sampling({ problems: settings.prompts, generatedTokens: settings.sampleTokens })) {
+    const problems = step.problems(settings.prompts);
+    const { forest, answers } = await step.time("sample", () => sampled(stage, step, problems, settings));
+    const grades = await step.time("grade", () => step.grade(answers));
+    answers.forEach(({ end }, i) => {
+      const { reward, parts } = grades[i];
+      end.outcome = { ...parts, reward };
+    });
+    step.log({ ...rewardMetrics(grades), ...sampleMetrics(forest), ...countOf(selection(forest, textOf, settings)) });
+    step.keep(forest);
+  }
+}
+
+/** Stored samples as steps of sampling would have kept them: a tree for each training question that has some. */
+function storedForest(stage: DataStage, file: string): Forest {
+  const trees = new Map<string, Tree>();
+  for (const { problem, sample } of storedAnswers(stage, file)) {
+    const { id } = problem;
+    const tree = trees.get(id) ?? {
+      id,
+      problem: id,
+      segments: [{ parent: -1, tokens: encodePrompt(stage.tokenizer, problem), source: "prompt" as const, fields: {} }],
+    };
+    trees.set(id, tree);
+    const { tokens, solved } = sample;
+    tree.segments.push({ parent: 0, tokens, source: "data", fields: {}, outcome: { reward: Number(solved) } });
+  }
+  return [...trees.values()];
 }
 
 interface Answer {

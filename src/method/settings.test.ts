@@ -23,6 +23,16 @@ describe("settings", () => {
     expect(grpoSettings.parse({})).toMatchObject({ prompts: 8, samples: 8, beta: 0, normalize: "token", lr: 5e-6 });
   });
 
+  test("a mixture says by itself how rounds are shown", () => {
+    const mixture = [{}, { rounds: 3 }, { format: "tagged" }];
+    expect(sftSettings.parse({ mixture }).mixture).toEqual(mixture);
+    for (const other of [{ rounds: 3 }, { accepted: true }, { records: "x" }]) {
+      const [issue] = sftSettings.safeParse({ mixture, ...other }).error?.issues ?? [];
+      expect(issue).toMatchObject({ path: ["mixture"], message: /each way of a mixture has its own/ });
+    }
+    expect(sftSettings.safeParse({ mixture: [{}] }).success).toBe(false);
+  });
+
   test("unknown keys are refused", () => {
     expect(issueOf({ sample: 4 })).toMatchObject({ code: "unrecognized_keys", keys: ["sample"] });
   });

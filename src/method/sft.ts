@@ -4,6 +4,7 @@ import { UserError } from "../errors.ts";
 import type { Model } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
+import { inFormat } from "../task/formats.ts";
 import { encodePrompt, encodeResponse } from "../task/prompt.ts";
 import { ROUND_STYLES, roundDemonstrations, type RoundWording } from "../task/rounds.ts";
 import type { Problem, Task } from "../task/types.ts";
@@ -12,6 +13,15 @@ import { crossEntropy } from "./losses.ts";
 import { layoutOf, parseRecords, recordProblems } from "./records.ts";
 import type { DataStage, Step } from "./stage.ts";
 import { accumulate, adam, optimizerSettings } from "./update.ts";
+
+/** A way in which a mixture shows its questions. */
+const waySchema = z.strictObject({
+  /** One of the questions' other formats; the stage's own when absent. */
+  format: z.string().min(1).optional(),
+  rounds: z.int().min(2).optional(),
+  style: z.enum(ROUND_STYLES).optional(),
+});
+type Way = z.infer<typeof waySchema>;
 
 /** Defaults are those of ReFT's warm-up (arXiv 2401.08967). */
 export const sftSettings = z
@@ -26,6 +36,8 @@ export const sftSettings = z
     rounds: z.int().min(2).optional(),
     /** How they are worded, where the task does not say. */
     style: z.enum(ROUND_STYLES).optional(),
+    /** Shows every question in each of these ways, all equally often; an epoch is a pass over questions times ways. */
+    mixture: z.array(waySchema).min(2).optional(),
     ...optimizerSettings({ lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
   })
   .refine((s) => !(s.accepted && s.rounds !== undefined), {
@@ -35,11 +47,15 @@ export const sftSettings = z
   .refine((s) => s.records === undefined || (!s.accepted && s.rounds === undefined), {
     path: ["records"],
     error: "records take the place of demonstrations; leave accepted and rounds out",
+  })
+  .refine((s) => s.mixture === undefined || (!s.accepted && s.rounds === undefined && s.records === undefined), {
+    path: ["mixture"],
+    error: "each way of a mixture has its own `rounds`; leave rounds, accepted and records out",
   });
 export type SftSettings = z.infer<typeof sftSettings>;
 
 /** What `supervisedUpdate` reads of a method's settings. */
-type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "records" | "rounds" | "style">;
+type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "records" | "rounds" | "style" | "mixture">;
 
 /**
  * Supervised fine-tuning on demonstrations: minimises the mean over the batch's response tokens of -log p(token | prompt,
@@ -48,6 +64,7 @@ type SupervisedSettings = Omit<SftSettings, "batch" | "accepted" | "records" | "
  */
 export async function sft(stage: DataStage, settings: SftSettings): Promise<void> {
   if (settings.records !== undefined) return imitateRecords(stage, settings, settings.records);
+  if (settings.mixture !== undefined) return imitateMixture(stage, settings, settings.mixture);
   const accepted = settings.accepted ? new AcceptedDemonstrations(stage) : undefined;
 
   for await (const step of stage.steps()) {
@@ -58,12 +75,34 @@ export async function sft(stage: DataStage, settings: SftSettings): Promise<void
         : await step.time("grade", () => accepted.next(take, settings.batch));
     const batch = shown.map(({ problem, demonstrations }, i) => {
       const id = `${stage.name}/${step.index}/${i}`;
-      const { rounds, style = "default" } = settings;
-      if (rounds === undefined) {
-        return demonstrationTree(stage.model, id, problem, pick(demonstrations, step.key(problem)));
-      }
-      const { prompt, response } = pick(roundDemonstrations(stage.task, problem, { rounds, style }), step.key(problem));
-      return demonstrationTree(stage.model, id, { ...problem, prompt }, response);
+      if (settings.rounds !== undefined) return roundTree(stage, id, problem, settings, step.key(problem));
+      return demonstrationTree(stage.model, id, problem, pick(demonstrations, step.key(problem)));
+    });
+    await supervisedUpdate(stage.model, step, batch, settings);
+  }
+}
+
+/** The row of one of a problem's rounds, drawn by `key`; of a demonstration where it is shown in one go. */
+function roundTree(
+  stage: DataStage,
+  id: string,
+  problem: Problem,
+  { rounds, style = "default" }: Way,
+  key: string,
+): Tree {
+  if (rounds === undefined) return demonstrationTree(stage.model, id, problem, pick(demonstrationsOf(problem), key));
+  const { prompt, response } = pick(roundDemonstrations(stage.task, problem, { rounds, style }), key);
+  return demonstrationTree(stage.model, id, { ...problem, prompt }, response);
+}
+
+/** The same on every question in each of several ways. */
+async function imitateMixture(stage: DataStage, settings: SftSettings, ways: Way[]): Promise<void> {
+  const { source } = stage;
+  for await (const step of stage.stepsOver(source.size * ways.length)) {
+    const batch = step.draw(settings.batch).map((number, i) => {
+      const way = ways[number % ways.length];
+      const problem = inFormat(source.at(Math.floor(number / ways.length)), way.format);
+      return roundTree(stage, `${stage.name}/${step.index}/${i}`, problem, way, step.key(problem));
     });
     await supervisedUpdate(stage.model, step, batch, settings);
   }
@@ -121,8 +160,23 @@ export function sftRowLength(tokenizer: Tokenizer, problem: Problem): number {
 const demonstrationLength = (tokenizer: Tokenizer, problem: Problem, text: string): number =>
   demonstrationPieces(problem, text).reduce((sum, piece) => sum + encodeResponse(tokenizer, piece.text).length, 0);
 
-/** The same of its rounds. */
-export function sftRoundLength(tokenizer: Tokenizer, problem: Problem, wording: RoundWording, task: Task): number {
+/** The same where a problem is shown in rounds, or in the ways of a mixture. */
+export function sftLongestRow(
+  tokenizer: Tokenizer,
+  problem: Problem,
+  { rounds, style, mixture = [{ rounds, style }] }: Pick<SftSettings, "rounds" | "style" | "mixture">,
+  task: Task,
+): number {
+  const lengths = mixture.map(({ format, rounds, style = "default" }) => {
+    const asked = inFormat(problem, format);
+    return rounds === undefined
+      ? sftRowLength(tokenizer, asked)
+      : sftRoundLength(tokenizer, asked, { rounds, style }, task);
+  });
+  return Math.max(...lengths);
+}
+
+function sftRoundLength(tokenizer: Tokenizer, problem: Problem, wording: RoundWording, task: Task): number {
   const lengths = roundDemonstrations(task, problem, wording).map(({ prompt, response }) =>
     sftRowLength(tokenizer, { ...problem, prompt, demonstrations: [response] }),
   );

@@ -28,7 +28,11 @@ export interface Stage {
 export interface StoredSample {
   problem: string;
   text: string;
+  /** As they were sampled, with the one that ended them. */
+  tokens: Int32Array;
   solved: boolean;
+  /** Whether it states an answer. */
+  answered: boolean;
 }
 
 /** A line of a file of records, not yet checked, and where it stands. */
@@ -60,7 +64,7 @@ export interface DataStage extends Stage {
   sampling(pass: { problems: number; generatedTokens?: number }): AsyncIterable<Step>;
   /** What these steps kept, a forest each, as it was written; undefined where the run was interrupted before the pass was over. */
   sampled(): Iterable<Forest> | undefined;
-  /** Reads a file of samples that `rifft eval` wrote. Relative paths are the recipe's. */
+  /** Reads a file of samples that `rifft eval` wrote, one response each. Relative paths are the recipe's. */
   storedSamples(file: string): StoredSample[];
   /** Whether the stage has used up its budget; false after a loop over its steps that an interrupt ended. */
   readonly over: boolean;

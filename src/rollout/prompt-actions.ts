@@ -55,13 +55,16 @@ const INSTRUCTIONS: Record<Exclude<Action, "clarify">, (form: string, first: boo
     `Finish the solution of the question above from where the existing steps end, without repeating them. Be brief, and end with a line of its own: ${form}`,
 };
 
+/** What a weak model goes on with: the prompt from its beginning. */
+const ECHOES = ["\nQuestion:", "\nExisting steps"];
+
 /** Strings that end an action's text. */
 export const ACTION_STOPS: Record<Action, string[]> = {
   clarify: ["Original"],
   analysis: ["\n\n"],
   subquestion: ["\n"],
-  next_step: ["\nNext step", "\nnext step"],
-  direct_answer: [],
+  next_step: ["\nNext step", "\nnext step", ...ECHOES],
+  direct_answer: ECHOES,
 };
 
 /** Whether a text, with its label still on it, says of itself that it is the last step. */

@@ -4,7 +4,7 @@ import type { Model } from "../engine/types.ts";
 import { validateForest } from "../forest/validate.ts";
 import { G1, validate } from "../tags/index.ts";
 import { scriptedModel, type Script } from "../../test/scripted-model.ts";
-import { type Action, actionPrompt, actionText, answerLength } from "./prompt-actions.ts";
+import { type Action, ACTION_STOPS, actionPrompt, actionText, answerLength } from "./prompt-actions.ts";
 import { harvest, type PromptQuestion, promptSearch, type PromptSearchSettings } from "./prompt-search.ts";
 
 const settings: PromptSearchSettings = {
@@ -174,9 +174,66 @@ describe("search by prompts", () => {
     expect(tree.counts).toEqual({ texts: 0, cut: 0, empty: 0, tagged: 0, overlong: 9 });
     expect(tree.search.nodes[0].N).toBe(settings.rollouts);
   });
+
+  test("values may change as solutions come in: visits and values still add up; what was written counts for the rollout that waited", async () => {
+    const { model } = scriptedModel(script);
+    const given: string[][] = [];
+    const share = (answers: string[]) =>
+      answers.map((answer) => answers.filter((other) => other === answer).length / answers.length);
+    const revalue = (_: number, answers: string[]) => {
+      given.push(answers);
+      return share(answers);
+    };
+    const { trees, forest } = await promptSearch(model, ["a", "b"].map(question), settings, judge, { revalue });
+    for (const [t, { nodes, search, leaves, written }] of trees.entries()) {
+      const answers = nodes.flatMap(({ answer }) => answer ?? []);
+      expect(new Set(answers).size).toBe(2);
+      const values = nodes.flatMap(({ answer, value }) => (answer === undefined ? [] : value));
+      expect(values).toEqual(share(answers));
+      const ended = leaves.flatMap((leaf) => leaf ?? []);
+      expect(ended).toHaveLength(settings.rollouts);
+      const through = (id: number) =>
+        ended.filter((leaf) => {
+          for (let at = leaf; at >= 0; at = search.nodes[at].parent) if (at === id) return true;
+          return false;
+        });
+      for (const { id, N, Q } of search.nodes) {
+        expect(N).toBe(through(id).length);
+        expect(Q).toBeCloseTo(
+          through(id).reduce((sum, leaf) => sum + nodes[leaf].value, 0),
+          9,
+        );
+      }
+      const own = forest.filter(({ problem }) => problem === `p-${"ab"[t]}`);
+      const tokens = own.flatMap(({ segments }) => segments.slice(1)).reduce((sum, one) => sum + one.tokens.length, 0);
+      expect(written.reduce((sum, count) => sum + count, 0)).toBe(tokens);
+      expect(written[0]).toBeGreaterThan(0);
+    }
+    expect(given.length).toBeGreaterThan(2);
+  });
+
+  test("interrupted, the rollouts that have ended stand and those in flight are taken back", async () => {
+    const { model } = scriptedModel(script);
+    let waves = 0;
+    const interrupted = () => waves++ >= 4;
+    const [tree] = (await promptSearch(model, [question("a")], settings, judge, { interrupted })).trees;
+    const ended = tree.leaves.filter((leaf) => leaf !== undefined);
+    expect(ended.length).toBeLessThan(settings.rollouts);
+    expect(tree.search.nodes[0]).toMatchObject({ N: ended.length, pending: 0 });
+    expect(tree.search.nodes.every(({ pending }) => pending === 0)).toBe(true);
+  });
 });
 
 describe("actions", () => {
+  test("a text that begins the prompt again is ended there", () => {
+    for (const action of ["next_step", "direct_answer"] as const) {
+      expect(ACTION_STOPS[action]).toEqual(expect.arrayContaining(["\nQuestion:", "\nExisting steps"]));
+      const prompt = actionPrompt(action, { question: "How many?", answerForm: "#### ...", steps: [] });
+      // The stops are what the prompt's own parts begin with.
+      for (const stop of ["\nQuestion:", "\nExisting steps"]) expect(`\n${prompt}`).toContain(stop);
+    }
+  });
+
   test("a prompt holds the question and the steps, without tags or numbers", () => {
     const context = { question: "How many?", answerForm: "#### ..." };
     const first = actionPrompt("next_step", { ...context, steps: [] });

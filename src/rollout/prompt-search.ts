@@ -3,7 +3,9 @@ import { groupTree } from "../forest/build.ts";
 import type { Forest } from "../forest/types.ts";
 import { G1, type Step, TAG_TOKENS } from "../tags/index.ts";
 import { encodePrompt } from "../task/prompt.ts";
-import type { Prompt } from "../task/types.ts";
+import { markedStrategy, stateAnswer, statedAnswers } from "../task/grading.ts";
+import { questionWithOptions } from "../task/questions.ts";
+import type { Grading, Problem, Prompt } from "../task/types.ts";
 import { Mcts, type MctsSettings, type Rollout } from "./mcts.ts";
 import {
   type Action,
@@ -46,6 +48,20 @@ export interface PromptQuestion {
   random: (rollout: number, depth: number) => number;
 }
 
+/** A problem as a search by prompts asks it: by itself, without the task's instructions. */
+export function promptQuestion(
+  problem: Problem,
+  grading: Grading,
+): Pick<PromptQuestion, "problem" | "question" | "chat" | "answerForm" | "answerOf"> {
+  return {
+    problem: problem.id,
+    question: questionWithOptions(problem),
+    chat: "messages" in problem.prompt,
+    answerForm: stateAnswer(markedStrategy(grading), "..."),
+    answerOf: (text) => statedAnswers(text, grading)[0],
+  };
+}
+
 /** An answer to be judged. */
 export interface PromptAnswer {
   /** Which of the questions. */
@@ -59,10 +75,12 @@ export interface PromptNode {
   /** Ends its path: a direct answer, or a step that gives the answer. */
   solution: boolean;
   answer?: string;
-  /** 1 where the answer is right. */
+  /** 1 where the answer is right, or as it was given last. */
   value: number;
   /** Sentences or paragraphs of a direct answer. */
   length: number;
+  /** As the model wrote it. */
+  sample?: Pick<Sample, "tokens" | "logprobs" | "stop">;
 }
 
 /** What a tree's calls came to, beside its nodes. */
@@ -81,6 +99,17 @@ export interface PromptTree {
   search: Mcts;
   nodes: PromptNode[];
   counts: PromptCounts;
+  /** The node where each rollout ended, in the order in which they began; undefined of one that was in flight when the search was interrupted. */
+  leaves: (number | undefined)[];
+  /** By rollout, the tokens that were written for it: of all children of the nodes that it was the first to wait for. */
+  written: number[];
+}
+
+export interface PromptSearchHooks {
+  /** Values of a question's solutions that state an answer, in the order of nodes, again after each wave that gave it new ones. */
+  revalue?: (question: number, answers: string[]) => number[];
+  /** Asked before each wave; true ends the search with the rollouts that have ended. */
+  interrupted?: () => boolean;
 }
 
 /** A solution in a tree. */
@@ -118,13 +147,18 @@ export async function promptSearch(
   questions: PromptQuestion[],
   settings: PromptSearchSettings,
   judge: (answers: PromptAnswer[]) => Promise<boolean[]>,
+  hooks: PromptSearchHooks = {},
 ): Promise<{ trees: PromptTree[]; forest: Forest }> {
   const trees = questions.map((question) => newTree(question, settings));
   const forest: Forest = [];
   for (;;) {
     const waiting = trees.map((tree) => advance(tree, settings));
-    if (!waiting.some(({ size }) => size > 0)) return { trees, forest };
-    const calls = trees.flatMap((tree, t) => [...waiting[t]].flatMap((node) => callsOf(model, tree, t, node)));
+    const over = !waiting.some(({ size }) => size > 0);
+    if (over || hooks.interrupted?.() === true) {
+      for (const { search, active } of trees) for (const rollout of active.splice(0)) search.drop(rollout);
+      return { trees, forest };
+    }
+    const calls = trees.flatMap((tree, t) => [...waiting[t].keys()].flatMap((node) => callsOf(model, tree, t, node)));
     const samples = await model.sample(
       calls.map(({ tree, node, action, count, prompt }) => ({
         prefix: prompt,
@@ -141,8 +175,12 @@ export async function promptSearch(
       const { id, problem } = questions[call.tree];
       const about = { id: `${id}/${call.node}/${call.action}`, problem };
       forest.push(groupTree(about, call.prompt, own, { temperature: settings.temperature }));
+      const rollout = waiting[call.tree].get(call.node) ?? 0;
+      const tokens = own.reduce((sum, one) => sum + one.tokens.length, 0);
+      trees[call.tree].written[rollout] += tokens;
     }
     await grow(trees, waiting, written, judge);
+    if (hooks.revalue !== undefined) revalue(trees, written, hooks.revalue);
   }
 }
 
@@ -163,23 +201,26 @@ function newTree(question: PromptQuestion, settings: PromptSearchSettings): Grow
     nodes,
     active: [],
     counts: { texts: 0, cut: 0, empty: 0, tagged: 0, overlong: 0 },
+    leaves: new Array<undefined>(settings.rollouts).fill(undefined),
+    written: new Array<number>(settings.rollouts).fill(0),
   };
 }
 
-/** Moves a tree's rollouts until each has ended or waits for a node's children; returns these nodes. */
-function advance(tree: Growing, { rollouts, maxDepth, inFlight }: PromptSearchSettings): Set<number> {
+/** Moves a tree's rollouts until each has ended or waits for a node's children; returns these nodes, and the first rollout that waits there. */
+function advance(tree: Growing, { rollouts, maxDepth, inFlight }: PromptSearchSettings): Map<number, number> {
   const { search, nodes } = tree;
-  const waiting = new Set<number>();
+  const waiting = new Map<number, number>();
   const walk = (rollout: Rollout): boolean => {
     for (;;) {
       const { id, depth, children } = search.nodes[rollout.path[rollout.path.length - 1]];
       const ends = nodes[id].solution || depth >= maxDepth;
       if (!ends && children === undefined) {
-        waiting.add(id);
+        if (!waiting.has(id)) waiting.set(id, rollout.index);
         return false;
       }
       if (ends || search.step(rollout) === undefined) {
         search.backup(rollout, nodes[id].value);
+        tree.leaves[rollout.index] = id;
         return true;
       }
     }
@@ -214,7 +255,7 @@ export const asked = (text: string, chat: boolean): Prompt =>
 /** Gives the nodes that waited their children, in the grammar's order. */
 async function grow(
   trees: Growing[],
-  waiting: Set<number>[],
+  waiting: Map<number, number>[],
   written: { call: Call; samples: Sample[] }[],
   judge: (answers: PromptAnswer[]) => Promise<boolean[]>,
 ): Promise<void> {
@@ -234,12 +275,29 @@ async function grow(
   const right = await judge(answers.map(({ question, answer }) => ({ question, answer })));
   answers.forEach(({ node }, i) => (node.value = Number(right[i])));
   trees.forEach(({ search, nodes }, t) => {
-    for (const id of waiting[t]) {
+    for (const id of waiting[t].keys()) {
       const own = children.get(`${t}/${id}`) ?? [];
       search.expand(id, own.length);
       nodes.push(...own);
     }
   });
+}
+
+/** Gives the solutions of trees that have new ones their values again. */
+function revalue(trees: Growing[], written: { call: Call }[], values: NonNullable<PromptSearchHooks["revalue"]>): void {
+  for (const t of new Set(written.map(({ call }) => call.tree))) {
+    const { nodes, search } = trees[t];
+    const answered = nodes.flatMap(({ answer }, id) => (answer === undefined ? [] : [{ id, answer }]));
+    if (answered.length === 0) continue;
+    const given = values(
+      t,
+      answered.map(({ answer }) => answer),
+    );
+    answered.forEach(({ id }, i) => {
+      search.revalue(id, (given[i] - nodes[id].value) * search.nodes[id].N);
+      nodes[id].value = given[i];
+    });
+  }
 }
 
 /** The node that a text makes; undefined where it is left out. */
@@ -265,6 +323,7 @@ function nodeOf({ question, counts }: Growing, fn: Action, sample: Sample): Prom
     ...(answer === undefined ? {} : { answer }),
     value: 0,
     length: direct ? answerLength(text) : 0,
+    sample: { tokens: sample.tokens, logprobs: sample.logprobs, stop: sample.stop },
   };
 }
 

@@ -108,12 +108,18 @@ function checked(value: number): number {
 }
 
 /** The tags' ids. A UserError where they are not tokens: a function is then no single decision of the policy. */
-export function functionTokens(tokenizer: Tokenizer): TagIds {
+function functionTokens(tokenizer: Tokenizer, what = "a search chooses functions"): TagIds {
   const ids = tagIds(tokenizer);
   if (!("missing" in ids)) return ids;
   throw new UserError(
-    `search: the model has no token ${ids.missing}: a search chooses functions, which are single tokens; train the model with functions = "tokens" (as ordinary text the tags are several tokens each, and there is no one distribution to search with)`,
+    `the model has no token ${ids.missing}: ${what}, which are single tokens; train the model with functions = "tokens" (as ordinary text the tags are several tokens each, and no one distribution chooses among them)`,
   );
+}
+
+/** The ids that begin blocks of these functions. A UserError where tags are no tokens. */
+export function openingTags(tokenizer: Tokenizer, fns: readonly Fn[]): Int32Array {
+  const { open } = functionTokens(tokenizer, "`without` leaves functions out");
+  return Int32Array.from(fns, (fn) => open[fn]);
 }
 
 /** Throws a UserError for settings out of range, and where the functions left out leave no way to an answer. */

@@ -4,12 +4,15 @@ import { UserError } from "../errors.ts";
 import { criticReport, type CriticReport, type ValuedResponse } from "../eval/critic.ts";
 import type { EvaluatedSample } from "../eval/samples.ts";
 import { sequenceTree } from "../forest/build.ts";
+import { NO_ANSWER } from "../grade/index.ts";
 import { gae } from "../method/advantages.ts";
 import { valuesBefore } from "../method/losses.ts";
 import { scoreOf, VALUE } from "../method/reft.ts";
 import { encodePrompt } from "../task/prompt.ts";
+import { sourceInFormat } from "../task/formats.ts";
 import { loadTask } from "../task/load.ts";
-import type { Split } from "../task/types.ts";
+import { programAnswered } from "../task/program.ts";
+import type { GradingMode, Split } from "../task/types.ts";
 import { modelDir } from "./checkpoint.ts";
 import { requireRun } from "./folder.ts";
 import { createSpec, findCheckpoint, recipeOf, stageAt } from "./models.ts";
@@ -24,6 +27,8 @@ export interface CriticOptions {
   samples: EvaluatedSample[];
   /** Where their problems are, in the run's own task. */
   split: Split;
+  /** The format in which they were asked. */
+  format?: string;
   onProgress?: (done: number, of: number) => void;
 }
 
@@ -42,6 +47,7 @@ export async function measureCritic({
   checkpoint,
   samples,
   split,
+  format,
   onProgress,
 }: CriticOptions): Promise<CriticReport> {
   requireRun(run);
@@ -56,7 +62,8 @@ export async function measureCritic({
   const task = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
   const engine = createLocalEngine({ memoryGb: recipe.memory });
   try {
-    const problems = await problemsOf(await task.problems(split), samples, `${task.name}, ${split}`);
+    const source = sourceInFormat(await task.problems(split), format);
+    const problems = await problemsOf(source, samples, `${task.name}, ${split}`);
     const dir = modelDir(path);
     const from = { dir: separate ? criticDir(dir) : dir, optimizer: false };
     const model = await engine.create(createSpec(recipe, task, from, [VALUE]));
@@ -76,7 +83,7 @@ export async function measureCritic({
       chunk.forEach((sample, i) => {
         const values = valuesBefore(trees[i], scores[i], VALUE.name)[1];
         const rewards = new Float64Array(values.length);
-        rewards[values.length - 1] = scoreOf(gradeOf(sample), partialReward);
+        rewards[values.length - 1] = scoreOf(gradeOf(sample, task.grading?.mode), partialReward);
         const { returns_T: returns } = gae(rewards, values, { gamma, lambda: 1 });
         responses.push({ problem: sample.problem, values, returns });
       });
@@ -90,7 +97,8 @@ export async function measureCritic({
 }
 
 /** A stored sample's grade, as it was when it was drawn. */
-function gradeOf({ strict, reward, parts, error }: EvaluatedSample) {
+function gradeOf({ strict, reward, parts, error, program }: EvaluatedSample, mode: GradingMode | undefined) {
   const own = strict.rule === "reward" || error !== undefined;
-  return { reward, parts, answered: own ? undefined : strict.rule !== "no answer" };
+  const answered = program === undefined ? strict.rule !== NO_ANSWER : programAnswered(program, mode);
+  return { reward, parts, answered: own ? undefined : answered };
 }

@@ -12,6 +12,8 @@ export const evaluationSchema = z.strictObject({
   split: z.enum(["train", "dev", "test"]).default("dev"),
   /** Longest response. */
   maxTokens: whole.default(512),
+  /** One of the problems' other formats. */
+  format: z.string().min(1).optional(),
   ...roundOptions,
 });
 

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, statSync } from "node:fs";
+import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { z } from "zod";
@@ -27,15 +27,18 @@ const recordSchema = z.strictObject({
   task: z.string(),
   split: z.string().optional(),
   prompt: z.string().optional(),
+  format: z.string().optional(),
   mode: z.enum([...GRADING_MODES, "reward"]),
   strict: z.array(z.enum(STRATEGIES)),
   flexible: z.array(z.enum(STRATEGIES)),
   n: z.int().positive(),
   temperature: z.number().nonnegative().optional(),
+  topK: z.int().positive().optional(),
   maxTokens: z.int().positive().optional(),
   search: z
-    .strictObject({ value: z.string(), texts: z.int().positive(), without: z.array(z.enum(FUNCTIONS)) })
+    .strictObject({ by: z.literal("prompts").optional(), value: z.string(), texts: z.int().positive() })
     .optional(),
+  without: z.array(z.enum(FUNCTIONS)).optional(),
   rounds: z
     .strictObject({ ...roundOptions, rounds: z.int(), adaptive: z.boolean(), style: z.enum(ROUND_STYLES) })
     .optional(),
@@ -110,6 +113,7 @@ export class EvaluationFile {
     const now = currentEnvironment(plan);
     const before: Environment = this.kept.length > 0 ? (this.record.environment ?? now) : now;
     this.write({ ...this.record, environment: before });
+    rmSync(partialPath(this.path), { force: true });
     return environmentDifference(before, now);
   }
 
@@ -144,6 +148,11 @@ export class EvaluationFile {
     }
   }
 
+  /** Keeps the answers of a search that was interrupted, beside the samples, until sampling goes on. */
+  keepPartial(samples: readonly EvaluatedSample[]): void {
+    replaceFile(partialPath(this.path), samples.map((sample) => `${JSON.stringify(sample)}\n`).join(""));
+  }
+
   close(): void {
     closeSync(this.fd);
     this.unlock();
@@ -172,6 +181,8 @@ export function evaluationRecord(path: string): EvaluationRecord | undefined {
   }
   return parseStrict(recordSchema, value, source);
 }
+
+const partialPath = (samples: string): string => samples.replace(/\.jsonl$/, ".partial.jsonl");
 
 const recordPath = (samples: string): string => samples.replace(/(\.jsonl)?$/, ".json");
 

@@ -26,10 +26,10 @@ export class Evaluator {
     this.recipe = recipe;
     this.task = task;
     this.problems = problems;
-    const { split, maxTokens } = recipe;
+    const { split, maxTokens, format } = recipe;
     const rounds = evaluationRounds(recipe, (key) => `eval.${key}`);
     const asked = { n: 1, temperature: 0, maxTokens, ...(rounds && { rounds }), seed };
-    this.settings = { split, ...gradingSettings(task), ...asked };
+    this.settings = { split, ...gradingSettings(task), ...(format && { format }), ...asked };
   }
 
   /** Reads and checks the problems; undefined where the recipe has no evaluation. */
@@ -40,7 +40,7 @@ export class Evaluator {
     if (recipe === undefined) return undefined;
     let problems: Problem[];
     try {
-      problems = await takeProblems(task, recipe.split, recipe.limit);
+      problems = await takeProblems(task, recipe.split, recipe.limit, recipe.format);
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
       throw new UserError(`\`eval.split\`: ${error.message}`);

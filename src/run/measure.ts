@@ -18,13 +18,17 @@ export interface MeasureOptions {
   problems: Problem[];
   /** The k of pass@k and maj@k. */
   ks?: number[];
+  /** Plain samples, beside a search. */
+  beside?: EvaluatedSample[];
   /** Opens the model, where samples are missing. */
   withModel: (work: (model: Model) => Promise<void>) => Promise<void>;
   /** Of the line in `evals.jsonl`, beside the report. */
   extra?: () => Promise<object>;
-  /** What leaves of a search are worth, where a server says it. */
-  processReward?: ProcessReward;
+  /** What scores the leaves of a search, made of the model; absent where its value needs nothing. */
+  leafScores?: (model: Model) => ProcessReward;
   interrupted?: () => boolean;
+  /** Called when it was interrupted, with the answers so far; those of a search in progress are kept in a file of their own. */
+  onInterrupted?: (samples: EvaluatedSample[], file: string) => void;
   note?: (text: string) => void;
   /** Called for each new sample: how many there are, of how many, and how many of them are right. */
   onSample?: (progress: { done: number; of: number; right: number }) => void;
@@ -40,7 +44,7 @@ export interface Measured {
 /** Samples what is not there yet, keeps it, and reports in `evals.jsonl`. Undefined when it was interrupted; the samples so far are kept. */
 export async function measure(options: MeasureOptions): Promise<Measured | undefined> {
   const { dir, settings, weights, task, problems } = options;
-  const { n, maxTokens, temperature, rounds, search, seed } = settings;
+  const { n, maxTokens, temperature, topK, rounds, search, without, seed } = settings;
   const file = new EvaluationFile(dir, settings, weights, problems);
   try {
     const samples = [...file.kept];
@@ -48,6 +52,7 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
     if (samples.length > 0)
       options.note?.(`${samples.length} of ${total} samples are in ${join(dir, file.file)} already`);
     if (samples.length < total) {
+      let partial: EvaluatedSample[] = [];
       let right = samples.filter(({ solved }) => solved).length;
       await options.withModel(async (model) => {
         const difference = file.begin(model.info.plan);
@@ -65,9 +70,11 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
           problems,
           maxTokens,
           temperature,
+          topK,
           n,
           search,
-          processReward: options.processReward,
+          without,
+          processReward: options.leafScores?.(model),
           rounds,
           seed,
           done: samples.length / n,
@@ -80,6 +87,7 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
               seconds: (performance.now() - began) / 1000,
             });
           },
+          onPartial: (some) => (partial = some),
           onSample: (one) => {
             file.append(one);
             samples.push(one);
@@ -88,9 +96,13 @@ export async function measure(options: MeasureOptions): Promise<Measured | undef
           },
         });
       });
+      if (samples.length < total) {
+        if (partial.length > 0) file.keepPartial(partial);
+        options.onInterrupted?.([...samples, ...partial], file.file);
+        return undefined;
+      }
     }
-    if (samples.length < total) return undefined;
-    const report = reportOf(settings, samples, options.ks);
+    const report = reportOf(settings, samples, options.ks, { beside: options.beside });
     const line = { ...report, ...(await options.extra?.()), file: file.file };
     appendLine(join(dir, "evals.jsonl"), { at: new Date().toISOString(), ...line });
     return { report, line, samples };

@@ -2,6 +2,7 @@ import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Capabilities, Model } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
+import { inFormat } from "../task/formats.ts";
 import type { ProblemSource, Task } from "../task/types.ts";
 import type { Recipe } from "./recipe.ts";
 
@@ -54,10 +55,12 @@ export function checkProblems(recipe: Recipe, task: Task, source: ProblemSource,
   });
   const measured = source.size === Infinity ? MEASURED : source.size;
   // Stages of one method and settings read the same rows.
-  const distinct = new Map(recipe.stages.map((stage) => [JSON.stringify([stage.method, stage.settings]), stage]));
+  const distinct = new Map(
+    recipe.stages.map((stage) => [JSON.stringify([stage.method, stage.settings, stage.format]), stage]),
+  );
   for (const stage of distinct.values()) {
     for (let i = 0; i < measured; i++) {
-      const problem = source.at(i);
+      const problem = inFormat(source.at(i), stage.format);
       const length = stage.rowLength(model.tokenizer, problem, task);
       if (length > context) {
         const lower = stage.shortens.length === 0 ? "" : `lower ${stage.shortens.join(" or ")}, `;

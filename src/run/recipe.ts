@@ -54,6 +54,8 @@ export interface StageRecipe extends ConfiguredMethod {
   method: string;
   /** "previous", "previous-best", "base", the name of an earlier stage, or a folder. */
   from: string;
+  /** Asks the training problems in one of their other formats. */
+  format?: string;
   budget: Budget;
   /** Where weights are kept; the budget is then `marks`. */
   marks?: Marks;
@@ -68,6 +70,7 @@ const amount = z.number().positive("expected a number above 0");
 const wholeAmount = amount.refine(Number.isInteger, "a whole number");
 const stageCommon = z.strictObject({
   from: z.string().min(1).default("previous"),
+  format: z.string().min(1).optional(),
   epochs: amount.optional(),
   steps: wholeAmount.optional(),
   generatedTokens: wholeAmount.optional(),
@@ -214,8 +217,8 @@ function parseStage(raw: Record<string, unknown>, index: number, source: string)
   const own = Object.fromEntries(entries.filter(([key]) => !commonKeys.includes(key)));
   const configured = method.configure(own, source, path);
 
-  const { from, stopAt, schedule, marks, patience } = common;
-  const shared = { from, stopAt, schedule, marks, patience };
+  const { from, format, stopAt, schedule, marks, patience } = common;
+  const shared = { from, format, stopAt, schedule, marks, patience };
   const given = budgetKinds.filter((kind) => common[kind] !== undefined);
   if (given.length > 1 || (given.length === 0 && marks === undefined)) {
     const found = given.length === 0 ? "none" : given.join(" and ");
@@ -364,6 +367,7 @@ export function recipeTable(recipe: Recipe): Record<string, unknown> {
   const stage = stages.map((s) => ({
     method: s.method,
     from: s.from,
+    format: s.format,
     ...budgetTable(s),
     marks: s.marks,
     patience: s.patience,

@@ -1,7 +1,9 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { UserError } from "../errors.ts";
-import type { RecordLine } from "../method/stage.ts";
+import { readSamples } from "../eval/samples.ts";
+import { NO_ANSWER } from "../grade/index.ts";
+import type { RecordLine, StoredSample } from "../method/stage.ts";
 import { diskError, syncDir, syncFile } from "./disk.ts";
 
 /** Writes a file of records whole, one a line, and durably. */
@@ -53,4 +55,23 @@ export function removeFrom(folder: string, from: string): void {
   for (const file of readdirSync(folder)) {
     if (file >= from) rmSync(join(folder, file), { recursive: true, force: true });
   }
+}
+
+/** The samples of an evaluation's file, one response each. `note` hears of a last line that was cut off. */
+export function readStoredSamples(path: string, note: (text: string) => void): StoredSample[] {
+  const { samples, cut } = readSamples(path);
+  if (cut) note(`${path}: its last line was cut off and is left out`);
+  const other = samples.find(({ rounds, search }) => rounds !== undefined || search !== undefined);
+  if (other !== undefined) {
+    throw new UserError(
+      `${path}: sample ${other.sample} of problem ${other.problem} was answered in several rounds or by a search; expected one response each, of \`rifft eval --n N\` alone`,
+    );
+  }
+  return samples.map(({ problem, text, tokens, solved, strict }) => ({
+    problem,
+    text,
+    tokens: Int32Array.from(tokens),
+    solved,
+    answered: strict.rule !== NO_ANSWER,
+  }));
 }

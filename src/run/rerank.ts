@@ -6,6 +6,7 @@ import { UserError } from "../errors.ts";
 import type { EvaluatedSample } from "../eval/samples.ts";
 import { SCORE, solutionScore, solutionTree } from "../method/rerank.ts";
 import { parseStrict } from "../strict.ts";
+import { sourceInFormat } from "../task/formats.ts";
 import { loadTask } from "../task/load.ts";
 import type { Problem, Split } from "../task/types.ts";
 import { modelDir } from "./checkpoint.ts";
@@ -25,6 +26,8 @@ export interface RerankOptions {
   /** Where the samples' problems are; the run's own task when absent. */
   task?: { reference: TaskReference; baseDir: string };
   split: Split;
+  /** The format in which they were asked. */
+  format?: string;
   /** The local engine when absent. Closed by its owner. */
   engine?: Engine;
   onProgress?: (done: number, of: number) => void;
@@ -67,7 +70,8 @@ export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
     const task = await loadTask(given.reference, { baseDir: given.baseDir, seed: recipe.seed });
     const engine = options.engine ?? createLocalEngine({ memoryGb: recipe.memory });
     try {
-      const problems = await problemsOf(await task.problems(options.split), missing, `${task.name}, ${options.split}`);
+      const source = sourceInFormat(await task.problems(options.split), options.format);
+      const problems = await problemsOf(source, missing, `${task.name}, ${options.split}`);
       const own = await loadTask(recipe.task, { baseDir: recipe.baseDir, seed: recipe.seed });
       const from = { dir: modelDir(path), optimizer: false };
       const model = await engine.create(createSpec(recipe, own, from, heads));

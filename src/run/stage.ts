@@ -2,7 +2,6 @@ import { resolve } from "node:path";
 import { RandomStream } from "../engine/random.ts";
 import type { Model, Policy } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
-import { readSamples } from "../eval/samples.ts";
 import type { Forest } from "../forest/types.ts";
 import type { DataStage, DrawingStep, GradedItem, RecordLine, Step, StoredSample } from "../method/stage.ts";
 import type { Tokenizer } from "../model/types.ts";
@@ -13,7 +12,7 @@ import { allProblems, questionsOfFile } from "../task/leaks.ts";
 import type { RunFolder } from "./folder.ts";
 import type { VerdictJournal } from "./journal.ts";
 import type { Progress } from "./progress.ts";
-import { readRecords } from "./records.ts";
+import { readRecords, readStoredSamples } from "./records.ts";
 import type { StageRecipe } from "./recipe.ts";
 import { fractionUsed, isOver, learningRateFactor, type Usage } from "./schedule.ts";
 
@@ -160,10 +159,7 @@ export class RunStage implements DataStage {
   }
 
   storedSamples(file: string): StoredSample[] {
-    const path = resolve(this.o.baseDir, file);
-    const { samples, cut } = readSamples(path);
-    if (cut) this.o.progress.note(`${path}: its last line was cut off and is left out`);
-    return samples.map(({ problem, text, solved }) => ({ problem, text, solved }));
+    return readStoredSamples(resolve(this.o.baseDir, file), (text) => this.o.progress.note(text));
   }
 
   storeRecords(name: string, records: readonly object[]): void {

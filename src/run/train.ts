@@ -3,6 +3,7 @@ import { join, resolve } from "node:path";
 import { createLocalEngine } from "../engine/local/index.ts";
 import type { Engine, TokenCounts } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
+import { sourceInFormat } from "../task/formats.ts";
 import { allProblems } from "../task/leaks.ts";
 import { checkPrograms } from "../task/program.ts";
 import { loadTask } from "../task/load.ts";
@@ -296,7 +297,7 @@ class Run {
           critic: this.model.critic,
           task,
           baseDir: recipe.baseDir,
-          source,
+          source: sourceInFormat(source, current.format),
           folder,
           journal,
           counters,

@@ -21,12 +21,14 @@ const source = (): string => `(${serve.toString()})((url) => import(url), ${crea
 export class SandboxProcess {
   private readonly child: ChildProcess;
   private readonly started: Promise<void>;
+  private wheelsToLoad: boolean;
   private readonly waiting = new Set<(reply: Reply | string) => void>();
   private errors = "";
   /** Why the process is gone. */
   private ended: string | undefined;
 
   constructor(options: Start) {
+    this.wheelsToLoad = options.wheels.length > 0;
     const { flags } = nodeProtection();
     this.child = spawn(
       process.execPath,
@@ -69,7 +71,7 @@ export class SandboxProcess {
     this.keepAlive(true);
     try {
       await this.started;
-      const seconds = request.seconds + GRACE_SECONDS + (request.program.includes("sympy") ? LOAD_SECONDS : 0);
+      const seconds = request.seconds + GRACE_SECONDS + this.loading(request.program);
       const reply = await this.ask(request, seconds);
       if (reply === undefined) {
         this.kill("was stopped");
@@ -82,6 +84,13 @@ export class SandboxProcess {
     } finally {
       this.keepAlive(false);
     }
+  }
+
+  /** Seconds to spare for the first program that may import what the wheels hold. */
+  private loading(program: string): number {
+    if (!this.wheelsToLoad || !program.includes("sympy")) return 0;
+    this.wheelsToLoad = false;
+    return LOAD_SECONDS;
   }
 
   /** Ends the process. */

@@ -10,6 +10,7 @@ export type {
   Problem,
   ProblemSource,
   Prompt,
+  Rate,
   Reward,
   RoundDemonstration,
   RoundsDefinition,

@@ -58,7 +58,7 @@ export function benchmarkTask(
     for (const file of files) rows.push(...(await readRows(file)));
     return rows.map((row, index) => {
       const question = benchmark.parse(row, index, split);
-      checkFormat(question, format, row.place);
+      checkFormat(question, format, split, row.place);
       return question;
     });
   };
@@ -75,15 +75,22 @@ export function benchmarkTask(
   );
 }
 
-function checkFormat({ program, writtenReasoning }: Question, format: "text" | "program", place: string): void {
+function checkFormat(
+  { program, writtenReasoning }: Question,
+  format: "text" | "program",
+  split: "train" | "test",
+  place: string,
+): void {
   if (format === "text" && program !== undefined) {
     throw new UserError(
       `${place}: the demonstrations are Python programs; set \`format = "program"\`, or take chains of thought (ReFT's _nl.json files)`,
     );
   }
-  if (format === "program" && program === undefined && writtenReasoning !== undefined) {
+  if (format === "program" && program === undefined && (split === "train" || writtenReasoning !== undefined)) {
+    const found =
+      writtenReasoning === undefined ? "there are no programs here" : "the demonstrations are chains of thought";
     throw new UserError(
-      `${place}: the demonstrations are chains of thought; \`format = "program"\` expects programs (ReFT's _python_sdp.json files)`,
+      `${place}: ${found}; \`format = "program"\` expects ReFT's training file of programs (<data set>_python_sdp.json)`,
     );
   }
 }

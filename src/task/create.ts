@@ -8,8 +8,7 @@ import type { Problem, ProblemSource, Split, Task, TaskDefinition } from "./type
 
 const prefill = z.string().optional();
 const messageSchema = z.strictObject({ role: z.enum(["system", "user", "assistant"]), content: z.string() });
-const problemSchema: z.ZodType<Problem> = z.strictObject({
-  id: z.string().min(1),
+const askedQuestion = {
   prompt: z.union([
     z.strictObject({ messages: z.array(messageSchema).min(1), prefill }),
     z.strictObject({ text: z.string().min(1), prefill }),
@@ -25,6 +24,11 @@ const problemSchema: z.ZodType<Problem> = z.strictObject({
         ),
     )
     .optional(),
+};
+const problemSchema: z.ZodType<Problem> = z.strictObject({
+  id: z.string().min(1),
+  ...askedQuestion,
+  formats: z.record(z.string(), z.strictObject(askedQuestion)).optional(),
   answer: z.string().optional(),
   question: z.string().optional(),
   options: z.array(z.string()).min(2).optional(),
@@ -50,6 +54,7 @@ export function createTask(definition: TaskDefinition, grader: Grader = graderOf
     vocabulary: definition.vocabulary,
     splits: SPLITS.filter((split) => definition.splits[split] !== undefined),
     rounds: definition.rounds,
+    rates: definition.rates,
     problems(split) {
       let source = opened.get(split);
       if (source === undefined) {

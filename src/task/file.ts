@@ -47,6 +47,9 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
       ).optional(),
     })
     .optional(),
+  rates: functionSchema<NonNullable<TaskDefinition["rates"]>>(
+    "(problem, response) => { name: { hits, of } }",
+  ).optional(),
 });
 
 /**

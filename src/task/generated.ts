@@ -73,8 +73,10 @@ function distinct(generator: Generator, split: Split, key: string, count: number
 }
 
 function undemonstrated(problem: Problem): Problem {
-  const { demonstrations: _, masks: __, ...rest } = problem;
-  return rest;
+  const { demonstrations: _, masks: __, formats, ...rest } = problem;
+  if (formats === undefined) return rest;
+  const asked = Object.entries(formats).map(([name, { prompt }]) => [name, { prompt }]);
+  return { ...rest, formats: Object.fromEntries(asked) };
 }
 
 function splitOf(problem: Problem): Split {

@@ -7,6 +7,7 @@ import {
   type GradedAnswer,
   type GradeOptions,
   MODES,
+  NO_ANSWER,
   STRATEGIES,
   type Strategy,
 } from "../grade/index.ts";
@@ -147,7 +148,7 @@ export function gradeProgram(problem: GradedProblem, { answer, failure }: Progra
   const none: GradedAnswer = {
     verdict: "different",
     equal: false,
-    rule: "no answer",
+    rule: NO_ANSWER,
     reason: `the program gives no answer: ${failure ?? "it was not run"}`,
   };
   return { strict: none, flexible: none };
@@ -160,7 +161,7 @@ function gradeExactly(gold: string, response: string, { strict, flexible = ["aut
       return {
         verdict: "different",
         equal: false,
-        rule: "no answer",
+        rule: NO_ANSWER,
         reason: "the response has no answer in this format",
       };
     }

@@ -1,9 +1,10 @@
 import { z } from "zod";
 import { RandomStream } from "../engine/random.ts";
 import { UserError } from "../errors.ts";
+import { serialize, type Step, TAG_TOKENS } from "../tags/index.ts";
 import { generatedTask } from "./generated.ts";
 import { FORMS } from "./grading.ts";
-import type { Problem, Prompt, RoundDemonstration, RoundsDefinition, TaskDefinition } from "./types.ts";
+import type { Problem, RoundDemonstration, RoundsDefinition, TaskDefinition } from "./types.ts";
 
 /** Letters name a list's items, and capital letters the rounds that are left: A is the last. */
 const LETTERS = "abcdefghijklmnopqrstuvwxyz";
@@ -15,6 +16,13 @@ const LARGEST_SUM = 999;
 /** Characters that a step takes, and the longest end of a round with the token that ends it. */
 const STEP = 14;
 const END = 6;
+
+/** A prompt that asks for functional tokens begins with it. */
+const WITH_TAGS = "@";
+/** Tokens of the two tags of a block, of a check, and of the output with the token that ends it. */
+const TAGS = 2;
+const CHECK = 6;
+const OUTPUT = TAGS + 5 + 1;
 
 const digits = z.int().min(10).max(99);
 
@@ -43,6 +51,8 @@ export const listOptions = z
     roundLength: z.int().positive().default(90),
     /** This many training problems; endless when absent. */
     demonstrations: z.int().positive().optional(),
+    /** Asked with functional tokens, too, in the format `tagged`; every demonstration then stops where `roundLength` is full, and says how far it got. */
+    formats: z.boolean().default(false),
   })
   .refine(({ items: [least], numbers: [low, high] }) => (least * (low + high)) / 2 <= LARGEST_SUM, {
     path: ["numbers"],
@@ -94,6 +104,10 @@ function working(numbers: readonly number[], from: number, to: number): string {
   return text + stateAfter(numbers, to);
 }
 
+/** As many steps as a single response has room for. */
+const roundSteps = ({ length }: readonly number[], roundLength: number): number =>
+  Math.floor((roundLength - promptLength(length) - END) / STEP);
+
 function numbersOf({ id, question = "" }: Problem): number[] {
   if (/^[1-9]\d( \+ [1-9]\d)*$/.test(question)) return question.split(" + ").map(Number);
   throw new UserError(
@@ -101,7 +115,7 @@ function numbersOf({ id, question = "" }: Problem): number[] {
   );
 }
 
-function prompt(numbers: readonly number[], left: number, progress = ">a000"): Prompt {
+function prompt(numbers: readonly number[], left: number, progress = ">a000"): { text: string } {
   return { text: `${ROUNDS_LEFT[left - 1]}${numbers.map((n, i) => `${LETTERS[i]}${n}`).join("")}${progress}` };
 }
 
@@ -125,8 +139,7 @@ function roundsOf({ pace, roundLength }: ListOptions, seed: number): RoundsDefin
     demonstrate(problem, rounds) {
       const numbers = numbersOf(problem);
       const stream = new RandomStream(`lists/${seed}/${problem.id}/rounds`);
-      // As many steps as there is room for, when it is the last round.
-      const most = Math.floor((roundLength - promptLength(numbers.length) - END) / STEP);
+      const most = roundSteps(numbers, roundLength);
       return Array.from({ length: rounds }, (_, i): RoundDemonstration => {
         const left = rounds - i;
         // Any place where a round may begin, the end included: an answer is stated again.
@@ -146,7 +159,80 @@ function draw(weights: readonly number[], uniform: number): number {
   return found < 0 ? weights.findLastIndex((weight) => weight > 0) : found;
 }
 
-function listProblem(id: string, key: string, { items: [least, most], numbers: [low, high] }: ListOptions): Problem {
+/**
+ * The working as a path of functional tokens, a block an addition, in at most `room` tokens. Checks and questions take the room that the additions
+ * leave; half of the checked blocks are wrong by a digit. `wrong`: the positions of these.
+ */
+function taggedPath(
+  numbers: readonly number[],
+  room: number,
+  stream: RandomStream,
+): { steps: Step[]; wrong: number[] } {
+  const steps: Step[] = [];
+  const wrong: number[] = [];
+  const most = Math.min(numbers.length, Math.floor((room - OUTPUT) / (TAGS + STEP)));
+  let spare = room - OUTPUT - most * (TAGS + STEP);
+  const spend = (tokens: number, chance: number): boolean => {
+    const spent = tokens <= spare && stream.uniform() < chance;
+    if (spent) spare -= tokens;
+    return spent;
+  };
+  let sum = 0;
+  for (let i = 0; i < most; i++) {
+    const step = (at: number) => stepText(LETTERS[at], numbers[at], sum);
+    if (i > 0 && i < most - 1 && stream.uniform() < 0.2) {
+      // All that is left in one go.
+      let text = "";
+      for (let at = i; at < most; at++) {
+        text += step(at);
+        sum += numbers[at];
+      }
+      steps.push({ fn: "direct_answer", text });
+      break;
+    }
+    if (spend(TAGS + 2, 0.2)) steps.push({ fn: "subquestion", text: `${LETTERS[i]}?` });
+    const right = step(i);
+    const result = right.slice(-CHECK, -1);
+    if (spend(2 * TAGS + STEP + CHECK, 0.25)) {
+      wrong.push(steps.length);
+      const check = { fn: "verify" as const, text: `${result}!` };
+      steps.push({ fn: "next_step", text: slipped(right, stream) }, check, { fn: "refine", text: right });
+    } else {
+      steps.push({ fn: "next_step", text: right });
+      if (spend(TAGS + CHECK, 0.33)) steps.push({ fn: "verify", text: `${result}=` });
+    }
+    sum += numbers[i];
+  }
+  return { steps: [...steps, { fn: "output", text: stateAfter(numbers, most) }], wrong };
+}
+
+/** A step with one digit of its result off by one. */
+function slipped(step: string, stream: RandomStream): string {
+  // Of units and tens the second digit, for the first is a carry.
+  const at = step.length - [5, 3, 2][stream.below(3)];
+  const digit = (Number(step[at]) + (stream.below(2) === 0 ? 1 : 9)) % 10;
+  return `${step.slice(0, at)}${digit}${step.slice(at + 1)}`;
+}
+
+function taggedFormat(numbers: readonly number[], roundLength: number, stream: RandomStream): Problem["formats"] {
+  const { steps, wrong } = taggedPath(numbers, roundLength - promptLength(numbers.length), stream);
+  const end = (step: number) => serialize(steps.slice(0, step), "tokens").length;
+  const { text } = prompt(numbers, 1);
+  return {
+    tagged: {
+      prompt: { text: `${WITH_TAGS}${text.slice(1)}` },
+      demonstrations: [serialize(steps, "tokens")],
+      masks: [wrong.map((at) => [end(at), end(at + 1)])],
+    },
+  };
+}
+
+function listProblem(id: string, key: string, options: ListOptions): Problem {
+  const {
+    items: [least, most],
+    numbers: [low, high],
+    roundLength,
+  } = options;
   const stream = new RandomStream(key);
   const between = (from: number, to: number) => from + stream.below(to - from + 1);
   let length = between(least, most);
@@ -163,11 +249,18 @@ function listProblem(id: string, key: string, { items: [least, most], numbers: [
   return {
     id,
     prompt: prompt(numbers, 1),
-    demonstrations: [working(numbers, 0, numbers.length)],
+    demonstrations: [
+      working(
+        numbers,
+        0,
+        options.formats ? Math.min(numbers.length, roundSteps(numbers, roundLength)) : numbers.length,
+      ),
+    ],
     answer: String(numbers.reduce((sum, number) => sum + number, 0)),
     question: text,
     tags: { items: String(numbers.length), length: band },
     data: { text },
+    ...(options.formats && { formats: taggedFormat(numbers, roundLength, stream) }),
   };
 }
 
@@ -182,7 +275,17 @@ export function lists(options: ListOptions, runSeed: number): TaskDefinition {
       prompt: "text",
       grading: { strict: [...FORMS.number.strict] },
     }),
-    vocabulary: [...LETTERS, ...ROUNDS_LEFT, ...Array.from("0123456789"), "+", "=", ";", ">", "#### "],
+    vocabulary: [
+      ...LETTERS,
+      ...ROUNDS_LEFT,
+      ...Array.from("0123456789"),
+      "+",
+      "=",
+      ";",
+      ">",
+      "#### ",
+      ...(options.formats ? [WITH_TAGS, "?", "!", ...TAG_TOKENS] : []),
+    ],
     rounds: roundsOf(options, seed),
   };
 }

@@ -19,6 +19,7 @@ import { DATA_EXTENSIONS } from "./read.ts";
 import { svamp } from "./svamp.ts";
 import type { Grading, Task, TaskDefinition } from "./types.ts";
 import { tagged, taggedOptions } from "./tagged.ts";
+import { wordProblemsInFormats } from "./wordformats.ts";
 import { wordProblemOptions, wordProblems } from "./wordproblems.ts";
 
 export interface LoadOptions {
@@ -44,7 +45,10 @@ const published =
 const builtIn: Record<string, Load> = {
   gsm8k: published(gsm8k),
   svamp: published(svamp),
-  wordproblems: (spec, source, { seed }) => wordProblems(parseStrict(wordProblemOptions, spec, source), seed),
+  wordproblems: (spec, source, { seed }) => {
+    const options = parseStrict(wordProblemOptions, spec, source);
+    return options.formats ? wordProblemsInFormats(options, seed) : wordProblems(options, seed);
+  },
   tagged: (spec, source, { seed }) => tagged(parseStrict(taggedOptions, spec, source), seed),
   arithmetic: (spec, source, { seed }) => arithmetic(parseStrict(arithmeticOptions, spec, source), seed),
   lists: (spec, source, { seed }) => lists(parseStrict(listOptions, spec, source), seed),

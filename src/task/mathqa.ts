@@ -1,7 +1,6 @@
 import { z } from "zod";
 import { UserError } from "../errors.ts";
 import { type Benchmark, parseRow } from "./benchmark.ts";
-import { goldNumber } from "./numbers.ts";
 import { letterOf, type Question } from "./questions.ts";
 import type { Row } from "./read.ts";
 import { isProgram, reftQuestion, reftRow } from "./reft-rows.ts";
@@ -66,10 +65,7 @@ export const mathqaNumeric: Benchmark = {
       row,
       "ReFT's texts item_id, question and answer_value",
     );
-    return {
-      ...reftQuestion({ item_id, question, answer_value, answer_cot }, row.place),
-      answer: goldNumber(answer_value, row.place),
-    };
+    return reftQuestion({ item_id, question, answer_value, answer_cot }, row.place);
   },
 };
 

@@ -184,7 +184,15 @@ describe("tasks of programs", () => {
         response,
       })),
     );
-    expect(grades.map(({ reward }) => reward)).toEqual([1, 1, 0, 0]);
+    expect(grades.map(({ reward, answered }) => [reward, answered])).toEqual([
+      [1, true],
+      [1, true],
+      [0, true],
+      [0, true],
+    ]);
+    const own = await load("mathqa", { path: "mathqa", prompt: "reft", prefill: true, mode: "math" });
+    const [failed] = await own.grade([{ problem, response: "    return 1 / 0" }]);
+    expect(failed).toMatchObject({ reward: 0, answered: false });
   });
 
   test("a gold program that does not give its gold is named, and all are listed", async () => {
@@ -239,6 +247,11 @@ describe("tasks of programs", () => {
     const demonstrations = problems.map((problem) => problem.demonstrations?.[0] ?? "");
     expect(demonstrations.every((text) => text.endsWith("    return result") && !text.includes("\n\n"))).toBe(true);
     expect(demonstrations.some((text) => /import|"""/.test(text))).toBe(false);
+    const asWritten = (await all(await load("svamp", { path: shared, prompt: "reft" }))).map(
+      ({ demonstrations }) => demonstrations?.[0] ?? "",
+    );
+    // The others differ from their question in blanks before punctuation.
+    expect(problems.filter(({ prompt }, i) => asWritten[i].startsWith(prompt.prefill ?? "-"))).toHaveLength(3006);
     await checkPrograms(task, problems.slice(0, 300));
   });
 });

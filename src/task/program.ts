@@ -3,7 +3,7 @@ import { UserError } from "../errors.ts";
 import { openSandbox, type Outcome, type Sandbox } from "../sandbox/index.ts";
 import { gradeProgram } from "./grading.ts";
 import type { Grader, Item } from "./reward.ts";
-import type { Problem, ProgramResult, ProgramSettings, Task, TaskDefinition } from "./types.ts";
+import type { GradingMode, Problem, ProgramResult, ProgramSettings, Task, TaskDefinition } from "./types.ts";
 
 /** Limits that a user may choose. */
 export const programLimits = z.strictObject({
@@ -65,6 +65,11 @@ export function programResult({ number, text, failure }: Outcome, answer: Progra
   return { answer: Number.isFinite(number) ? String(number) : number > 0 ? "inf" : number < 0 ? "-inf" : "nan" };
 }
 
+/** Whether a program has an answer. ReFT's code takes one that fails on MathQA's options for the answer "none". */
+export function programAnswered({ answer }: ProgramResult, mode: GradingMode | undefined): boolean {
+  return answer !== undefined || mode === "reft-mathqa";
+}
+
 /** Runs the programs of responses, all of a call together, and compares their results. Reward: 1 where the verdict is equal. */
 export function programGrader({ name, programs, grading, reward }: TaskDefinition): Grader {
   if (programs === undefined || grading === undefined)
@@ -81,7 +86,7 @@ export function programGrader({ name, programs, grading, reward }: TaskDefinitio
       return items.map(({ problem }, i) => {
         const program = programResult(outcomes[i], answer);
         const { strict } = gradeProgram(problem, program, grading);
-        return { reward: Number(strict.equal), parts: {}, answered: program.answer !== undefined, program };
+        return { reward: Number(strict.equal), parts: {}, answered: programAnswered(program, grading.mode), program };
       });
     },
     close: async () => sandbox?.close(),

@@ -184,6 +184,13 @@ describe("svamp", () => {
   test.skipIf(!existsSync(published("svamp")))("ReFT's targets state the answer as the file writes it", async () => {
     const task = await load("svamp", { path: published("svamp"), dev: 0, prompt: "reft" });
     const train = await all(task, "train");
+    const trigger = "\nTherefore, the answer is: ";
+    const [chains, answers] = [0, 1].map((part) =>
+      train.map(({ demonstrations }) => demonstrations?.[0]?.split(trigger)[part] ?? ""),
+    );
+    expect(train.every(({ demonstrations }) => demonstrations?.[0]?.split(trigger).length === 2)).toBe(true);
+    expect(chains.filter((chain) => /Therefore, the answer is <-?[\d.]+>\.$/.test(chain.trim()))).toHaveLength(3060);
+    expect(answers.filter((answer) => !/^-?\d+\.0$/.test(answer))).toHaveLength(399);
     expect(train[0].demonstrations?.[0]).toMatch(/Therefore, the answer is <203>\.\nTherefore, the answer is: 203\.0$/);
     const items = train.map((problem) => ({ problem, response: problem.demonstrations?.[0] ?? "" }));
     expect(new Set(await rewards(task, items))).toEqual(new Set([1]));

@@ -229,3 +229,9 @@ function demonstrationOf(item: Question, form: AnswerForm, prompt: PromptName): 
 export function questionText({ question, prompt }: Problem): string {
   return question ?? ("text" in prompt ? prompt.text : (prompt.messages.at(-1)?.content ?? ""));
 }
+
+/** A question by itself, with its options where it has some. */
+export function questionWithOptions(problem: Problem): string {
+  const options = (problem.options ?? []).map((text, i) => `\n${letterOf(i)}. ${text}`).join("");
+  return questionText(problem).trim() + (options === "" ? "" : `\n${options}`);
+}

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { serialize, type Step, TAG_TOKENS } from "../tags/index.ts";
 import { generatedTask } from "./generated.ts";
 import { FORMS, stateAnswer } from "./grading.ts";
+import { selfChecks } from "./tagged-rates.ts";
 import type { Problem, TaskDefinition } from "./types.ts";
 import { Draw, type Story, tell, wordProblemVocabulary } from "./wordproblems.ts";
 
@@ -92,7 +93,7 @@ interface Path {
   wrong: number[];
 }
 
-function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
+export function pathOf(story: Story, options: TaggedOptions, draw: Draw): Path {
   const lines = linesOf(story);
   const numbers = [...new Set(story.sentences.join(" ").match(/\d+/g)?.map(Number))];
   const steps: Step[] = [];
@@ -159,7 +160,7 @@ function taggedProblem(id: string, key: string, options: TaggedOptions): Problem
     answer: String(story.values[story.values.length - 1]),
     question: text,
     tags: { level: String(level) },
-    data: { text, wrong },
+    data: { text, wrong, lines: linesOf(story).map(written) },
   };
 }
 
@@ -172,7 +173,9 @@ export function tagged(options: TaggedOptions, runSeed: number): TaskDefinition 
     prompt: "text",
     grading: { strict: [...FORMS.math.strict] },
   });
-  return { ...task, vocabulary: taggedVocabulary() };
+  const rates = ({ data }: Problem, response: string) =>
+    selfChecks(Array.isArray(data?.lines) ? data.lines.map(String) : [], response);
+  return { ...task, vocabulary: taggedVocabulary(), rates };
 }
 
 /** The words of prompts and blocks, and the tags, which a model has as words of its own where they are no tokens of its vocabulary. */

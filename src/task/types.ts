@@ -10,14 +10,20 @@ export type Prompt = (
   prefill?: string;
 };
 
-export interface Problem {
-  /** Unique in its task. */
-  id: string;
+/** A question as it is asked, with the responses that SFT imitates. */
+export interface AskedQuestion {
   prompt: Prompt;
   /** SFT's targets: whole responses (without the prefill). */
   demonstrations?: string[];
   /** For each demonstration the spans, in characters [start, end), that are context only: read, and out of SFT's loss. */
   masks?: (readonly [start: number, end: number])[][];
+}
+
+export interface Problem extends AskedQuestion {
+  /** Unique in its task. */
+  id: string;
+  /** The same question asked in other formats, by their names; its answer is graded alike. */
+  formats?: Record<string, AskedQuestion>;
   /** The gold: what the reward compares with. */
   answer?: string;
   /** The question by itself, without instructions and examples, where the prompt holds more. */
@@ -103,6 +109,12 @@ export interface RoundsDefinition {
   demonstrate?(problem: Problem, rounds: number): RoundDemonstration[];
 }
 
+/** How often something happened of the times that it could. */
+export interface Rate {
+  hits: number;
+  of: number;
+}
+
 /** What a task's author writes. */
 export interface TaskDefinition {
   name: string;
@@ -125,6 +137,11 @@ export interface TaskDefinition {
   vocabulary?: string[];
   /** Called in the run's own thread, as prompts are made: no deadline guards it. */
   rounds?: RoundsDefinition;
+  /**
+   * What evaluation reports of a response beside its grade, by name: how often something that can happen several times in it did happen. Called in the
+   * run's own thread.
+   */
+  rates?(problem: Problem, response: string): Record<string, Rate>;
 }
 
 /** A graded response. */
@@ -154,6 +171,7 @@ export interface Task {
   readonly vocabulary?: string[];
   readonly splits: readonly Split[];
   readonly rounds?: RoundsDefinition;
+  readonly rates?: TaskDefinition["rates"];
   /** Throws a UserError when the task has no such split, naming those it has. */
   problems(split: Split): Promise<ProblemSource>;
   grade(items: { problem: Problem; response: string }[]): Promise<Grade[]>;

@@ -12,21 +12,28 @@ const share = z.number().min(0).max(1);
  * A demonstration is one line a step (`pens: 4 * 5 = 20.`), then `#### 20`. Of those with more than one step the share `hasty` drops
  * the last and gives the value before it: flawed demonstrations beside checkable answers, where reinforcement learning earns its keep.
  */
-export const wordProblemOptions = z.strictObject({
-  name: z.string(),
-  seed: z.int().nonnegative().optional(),
-  /** How many steps a problem takes; drawn from these, all equally often. */
-  levels: z.array(z.int().min(1).max(3)).min(1).default([1, 2, 3]),
-  /** How many of the demonstrations with more than one step drop the last; or of those with two steps, and of those with three. */
-  hasty: z.union([share, z.tuple([share, share])]).default(0.65),
-  /** This many training problems, all of them demonstrated; endless when absent. */
-  demonstrations: z.int().positive().optional(),
-  /** No value along the way is larger. */
-  max: z.int().min(20).max(999).default(60),
-  prompt: z.enum(["text", "chat"]).default("text"),
-  /** So many options, of which the answer is a letter: values along the way first among the wrong ones. Absent: the answer is the number. */
-  choices: z.int().min(2).max(6).optional(),
-});
+export const wordProblemOptions = z
+  .strictObject({
+    name: z.string(),
+    seed: z.int().nonnegative().optional(),
+    /** How many steps a problem takes; drawn from these, all equally often. */
+    levels: z.array(z.int().min(1).max(3)).min(1).default([1, 2, 3]),
+    /** How many of the demonstrations with more than one step drop the last; or of those with two steps, and of those with three. */
+    hasty: z.union([share, z.tuple([share, share])]).default(0.65),
+    /** This many training problems, all of them demonstrated; endless when absent. */
+    demonstrations: z.int().positive().optional(),
+    /** No value along the way is larger. */
+    max: z.int().min(20).max(999).default(60),
+    prompt: z.enum(["text", "chat"]).default("text"),
+    /** So many options, of which the answer is a letter: values along the way first among the wrong ones. Absent: the answer is the number. */
+    choices: z.int().min(2).max(6).optional(),
+    /** Asked in rounds and with functional tokens, too; `wordformats.ts`. */
+    formats: z.boolean().default(false),
+  })
+  .refine((o) => !o.formats || (o.prompt === "text" && o.choices === undefined), {
+    path: ["formats"],
+    error: 'only plain texts without choices are asked in other formats; leave choices out and prompt at "text"',
+  });
 
 export type WordProblemOptions = z.infer<typeof wordProblemOptions>;
 
@@ -206,8 +213,11 @@ export function tell(steps: number, draw: Draw): Story {
   return story;
 }
 
+/** Other formats of a problem, from its text and its story as far as the demonstration tells it. */
+export type StoryFormats = (text: string, told: Story, draw: Draw) => Problem["formats"];
+
 /** A problem of `steps` steps from a stream of its own. */
-function wordProblem(id: string, key: string, options: WordProblemOptions): Problem {
+function wordProblem(id: string, key: string, options: WordProblemOptions, formats?: StoryFormats): Problem {
   const draw = new Draw(key, options.max);
   const steps = draw.pick(options.levels);
   const { hasty: shares } = options;
@@ -215,14 +225,11 @@ function wordProblem(id: string, key: string, options: WordProblemOptions): Prob
   const story = tell(steps, draw);
   const text = [...story.sentences, story.question].join(" ");
   const answer = String(current(story));
-  const given = hasty ? String(story.values[story.values.length - 2]) : answer;
+  const told = hasty ? { ...story, lines: story.lines.slice(0, -1), values: story.values.slice(0, -1) } : story;
   const listed = options.choices === undefined ? undefined : listOptions(story.values, options.choices, draw);
   const stated = (value: string) => (listed === undefined ? value : letterOf(listed.indexOf(value)));
   const { instruction } = formOf(options);
-  const lines = [
-    ...(hasty ? story.lines.slice(0, -1) : story.lines),
-    stateAnswer(gradingOf(options).strict[0], stated(given)),
-  ];
+  const lines = [...told.lines, stateAnswer(gradingOf(options).strict[0], stated(String(current(told))))];
   const asked =
     listed === undefined ? text : `${text}\n${listed.map((value, i) => `${letterOf(i)}: ${value}`).join(" ")}`;
   return {
@@ -237,6 +244,7 @@ function wordProblem(id: string, key: string, options: WordProblemOptions): Prob
     question: text,
     tags: { level: String(steps) },
     data: { text, steps, hasty },
+    ...(formats && { formats: formats(text, told, draw) }),
   };
 }
 
@@ -259,12 +267,12 @@ function listOptions(values: number[], count: number, draw: Draw): string[] {
   return draw.shuffle([...found]).map(String);
 }
 
-export function wordProblems(options: WordProblemOptions, runSeed: number): TaskDefinition {
+export function wordProblems(options: WordProblemOptions, runSeed: number, formats?: StoryFormats): TaskDefinition {
   const task = generatedTask({
     name: "wordproblems",
     seed: options.seed ?? runSeed,
     limit: options.demonstrations,
-    make: (id, key) => wordProblem(id, key, options),
+    make: (id, key) => wordProblem(id, key, options, formats),
     prompt: options.prompt,
     grading: gradingOf(options),
   });

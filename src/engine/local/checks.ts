@@ -25,7 +25,7 @@ export function checkForest(forest: Forest, { vocabSize: vocab, maxContext }: Mo
 
 /** Throws a UserError for a request that this model cannot answer. */
 export function checkRequest(request: SampleRequest, { vocabSize: vocab, maxContext }: ModelInfo): void {
-  const { prefix, maxTokens, n, temperature, topK = 0, topP = 1, stop, allowed, scoreIds, scoreNext } = request;
+  const { prefix, maxTokens, n, temperature, topK = 0, topP = 1, stop, allowed, banned, scoreIds, scoreNext } = request;
   const wrong = (what: string): never => {
     throw new UserError(`sample request: ${what}`);
   };
@@ -42,8 +42,11 @@ export function checkRequest(request: SampleRequest, { vocabSize: vocab, maxCont
       `a prefix of ${prefix.length} and ${maxTokens} new tokens exceed the model's context of ${maxContext}; shorten one of them`,
     );
   }
-  for (const ids of [prefix, allowed ?? [], scoreIds ?? [], scoreNext ?? []]) {
+  for (const ids of [prefix, allowed ?? [], banned ?? [], scoreIds ?? [], scoreNext ?? []]) {
     for (const id of ids) if (id < 0 || id >= vocab) wrong(`token id ${id} is outside the vocabulary of ${vocab}`);
   }
   if (allowed?.length === 0) wrong("no id is allowed");
+  const free = (id: number) => banned?.includes(id) !== true;
+  if (allowed === undefined ? new Set(banned).size === vocab : !allowed.some(free))
+    wrong("every id that is allowed is banned");
 }

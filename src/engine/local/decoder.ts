@@ -2,7 +2,7 @@ import type { ModelConfig } from "../../model/types.ts";
 import { type Call, type Session, Value } from "../../runtime/index.ts";
 import { rotatesInside } from "./decode-graph.ts";
 import { DecodeAdapters, type DecodeSessions } from "./decode-weights.ts";
-import { maskAllowed } from "./head.ts";
+import { MASKED, maskAllowed } from "./head.ts";
 import { KvTree } from "./kv.ts";
 import { EMBEDDING, headName } from "./layers.ts";
 import type { LayerPass } from "./pass.ts";
@@ -140,7 +140,7 @@ export class LocalDecoder implements Decoder {
 
   async step(rows: (StepRow | null)[]): Promise<Choice[]> {
     const size = bucketOf(rows.length);
-    const masked = rows.some((row) => row?.allowed);
+    const masked = rows.some((row) => row?.allowed ?? row?.banned);
     const truncated = rows.some((row) => row && (row.topK > 0 || row.topP < 1));
     const step = this.bound(size, masked, truncated);
     const { hidden, vocab, headDim } = this.config;
@@ -162,12 +162,15 @@ export class LocalDecoder implements Decoder {
     }
     step.total[0] = longest;
     if (step.rope) ropeRows(this.table, step.past, headDim / 2, step.rope);
-    if (step.mask)
+    const { mask } = step;
+    if (mask) {
       maskAllowed(
-        step.mask,
+        mask,
         Array.from({ length: size }, (_, i) => rows[i]?.allowed ?? null),
         vocab,
       );
+      rows.forEach((row, i) => row?.banned?.forEach((id) => (mask[i * vocab + id] = MASKED)));
+    }
     const scored = rows.some((row) => row?.scoreIds);
     await (scored ? step.scoring() : step.call).run();
     return rows.map((row, i) => ({

@@ -189,10 +189,13 @@ function chunks(count: number): Chunk[] {
   });
 }
 
-/** Additive mask: 0 for allowed ids (all of them where a row has no set), -1e30 elsewhere. */
+/** What the mask adds to a logit that counts for nothing. */
+export const MASKED = -1e30;
+
+/** Additive mask: 0 for allowed ids (all of them where a row has no set), `MASKED` elsewhere. */
 export function maskAllowed(mask: Float32Array, allowed: (Int32Array | null)[], vocab: number): void {
   allowed.forEach((ids, row) => {
-    mask.fill(ids ? -1e30 : 0, row * vocab, (row + 1) * vocab);
+    mask.fill(ids ? MASKED : 0, row * vocab, (row + 1) * vocab);
     if (ids) for (const id of ids) mask[row * vocab + id] = 0;
   });
 }

@@ -29,6 +29,7 @@ export interface StepRow {
   topK: number;
   topP: number;
   allowed: Int32Array | null;
+  banned: Int32Array | null;
   scoreIds: Int32Array | null;
 }
 
@@ -284,6 +285,7 @@ function stepRow(row: Row): StepRow {
     topK: request.topK ?? 0,
     topP: request.topP ?? 1,
     allowed: position === 0 ? (request.allowed ?? null) : null,
+    banned: request.banned ?? null,
     scoreIds: (row.ended === undefined ? position === 0 && request.scoreIds : request.scoreNext) || null,
   };
 }

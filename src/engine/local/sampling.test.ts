@@ -38,11 +38,17 @@ async function distributionAfter(model: LocalModel, prefix: Int32Array, policy =
   return Float32Array.from(scores.logprobs.slice(1), ([lp]) => lp);
 }
 
+const EVEN = Int32Array.from({ length: VOCAB / 2 }, (_, i) => 2 * i);
+
 /** The samples' log-probs as the trainer computes them, each in a segment that says how its tokens were chosen. */
 async function rescored(model: LocalModel, request: SampleRequest, samples: Sample[]): Promise<Float32Array[]> {
   const chosen = samples.map(({ tokens }) => {
-    const allowed = request.allowed && Array.from(tokens, (_, i) => (i === 0 ? (request.allowed ?? null) : null));
-    return segmentOf(0, tokens, { temperature: request.temperature || 1, ...(allowed ? { allowed } : {}) });
+    const { allowed: first, banned } = request;
+    const others = banned
+      ? Int32Array.from({ length: VOCAB }, (_, id) => id).filter((id) => !banned.includes(id))
+      : null;
+    const allowed = Array.from(tokens, (_, i) => (i === 0 && first ? first : others));
+    return segmentOf(0, tokens, { temperature: request.temperature || 1, ...(first || banned ? { allowed } : {}) });
   });
   const [scores] = await model.forward([treeOf("t", segmentOf(-1, request.prefix), ...chosen)], request.policy);
   return scores.logprobs.slice(1);
@@ -61,6 +67,8 @@ describe.each(families)("%s: log-probs of samples are the trainer's", (family) =
       ask("plain", { n: 5 }),
       ask("cool", { n: 5, temperature: 0.7 }),
       ask("allowed", { n: 5, temperature: 0.7, allowed: Int32Array.of(3, 50, 51, 250) }),
+      ask("banned", { n: 5, temperature: 0.7, banned: EVEN }),
+      ask("banned, greedy", { temperature: 0, banned: EVEN }),
       ask("greedy", { temperature: 0 }),
       ask("truncated", { n: 5, topK: 20, topP: 0.9 }),
       ask("one token before it", { n: 5, prefix: Int32Array.of(7) }),
@@ -70,6 +78,7 @@ describe.each(families)("%s: log-probs of samples are the trainer's", (family) =
       const scores = await rescored(model, request, samples);
       const found = samples.map(({ logprobs }) => logprobs);
       expect(largestDifference(found, scores)).toBeLessThan(1e-5 / Math.min(1, request.temperature || 1));
+      for (const { tokens } of request.banned ? samples : []) expect(tokens.every((id) => id % 2 === 1)).toBe(true);
       if (!request.allowed) continue;
       for (const { tokens } of samples) expect(request.allowed.includes(tokens[0])).toBe(true);
     }
