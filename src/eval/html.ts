@@ -60,6 +60,7 @@ function labelOf({ name, k, round, rate, of }: Measure): string {
   if (name === "tokens" || name === "prompt tokens") return `${name} a problem`;
   if (name === "round accuracy") return `right after round ${round}`;
   if (name === "round tokens") return `tokens in round ${round}`;
+  if (name === "round steps") return `steps in round ${round}`;
   if (name === "rounds") return "rounds a sample";
   return k === undefined ? name : name.replace(/@[kr]$/, `@${k}`);
 }
@@ -70,6 +71,7 @@ const DIGITS: Partial<Record<Measure["name"], number>> = {
   "tokens@r": 0,
   "prompt tokens": 0,
   "round tokens": 0,
+  "round steps": 2,
   rounds: 2,
 };
 

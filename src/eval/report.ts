@@ -3,7 +3,7 @@ import { NO_ANSWER, type Strategy } from "../grade/index.ts";
 import type { Fn } from "../tags/index.ts";
 import type { GradingMode, Task } from "../task/types.ts";
 import { type Column, estimates95, type Interval, ratio95 } from "./intervals.ts";
-import { type Grade, rightFromStart, roundColumns } from "./round-measures.ts";
+import { type Grade, rightFromStart, roundColumns, roundSteps } from "./round-measures.ts";
 import type { EvaluationRounds } from "./rounds.ts";
 import { byProblem, type EvaluatedSample, responsesOf } from "./samples.ts";
 import { rightAfter, searchColumns, type SearchMeasure, tokensAfter, votes } from "./search-measures.ts";
@@ -31,6 +31,7 @@ export interface Measure extends Interval {
     | "round accuracy" // share of samples that are right after that many rounds
     | "right from round 1" // of the samples that are right at the end, the share whose first response was so already
     | "round tokens" // generated tokens of that round, a sample
+    | "round steps" // steps of the problem that the round added, of samples that had not ended before
     | "rate" // a rate that the task counts: of all samples together, hits over the times that there could have been one
     | "rounds" // rounds that a sample took
     | "prompt tokens"; // tokens of all prompts of a problem; the first one's, which its samples share, once
@@ -193,7 +194,8 @@ export function reportOf(
     ...roundColumns(grouped, gradings),
   ]);
   // Of some of the problems: with resamples of their own.
-  measures.push(...rightFromStart(grouped, gradings).flatMap((one) => estimated([one])));
+  const ofSome = [...rightFromStart(grouped, gradings), ...roundSteps(grouped)];
+  measures.push(...ofSome.flatMap((one) => estimated([one])));
   measures.push(...ratesOf(grouped));
   const value = (name: Measure["name"]) => measures.find((found) => found.name === name)?.value ?? 0;
   const { low, high } = measures[0];

@@ -1,7 +1,11 @@
 import { expect, test } from "vitest";
+import { scriptedModel } from "../../test/scripted-model.ts";
+import { parseStrict } from "../strict.ts";
+import { loadTask } from "../task/load.ts";
 import { regradeSample } from "./regrade.ts";
 import { type EvaluationSettings, reportOf } from "./report.ts";
-import type { EarlierRound, EvaluatedSample } from "./samples.ts";
+import { evaluateInRounds } from "./rounds.ts";
+import { type EarlierRound, type EvaluatedSample, evaluatedSampleSchema, responsesOf } from "./samples.ts";
 import { reportText } from "./table.ts";
 
 const settings: EvaluationSettings = {
@@ -61,6 +65,41 @@ test("samples of a problem share its first prompt; a cut response of any round c
   const [first] = two;
   const cut = { ...first, rounds: first.rounds?.map((round) => ({ ...round, stop: "length" as const })) };
   expect(value([cut, two[1]], "truncated")).toBe(0.5);
+});
+
+test("steps by round, as the task counts them, until a response ends its question", async () => {
+  // Two steps, none that is stated, back by one, the answer; the answer at once; nothing at all.
+  const said: Record<string, string[]> = {
+    "11 + 12 + 13": [">c023", "junk", ">b011", "#### 036", "#### 036"],
+    "11 + 12 + 14": ["#### 037", "#### 037", "#### 037", "#### 037", "#### 037"],
+    "11 + 12 + 15": ["", "", "", "", ""],
+  };
+  const problems = Object.keys(said).map((question) => ({
+    id: question,
+    prompt: { text: "" },
+    question,
+    answer: "36",
+  }));
+  const rounds = { rounds: 5, adaptive: false, style: "default" as const };
+  const { model } = scriptedModel((prompt) => {
+    const numbers = [...prompt.matchAll(/(?<!>)[a-c](\d\d)/g)].map(([, number]) => number).join(" + ");
+    return said[numbers]["EDCBA".indexOf(prompt[0])];
+  });
+  const task = await loadTask("lists", { baseDir: ".", seed: 0 });
+  const samples = await evaluateInRounds(problems, rounds, { model, task, maxTokens: 60, temperature: 0 });
+  await task.close();
+  expect(samples.map((sample) => responsesOf(sample).map(({ added }) => added))).toEqual([
+    [2, 0, -1, 2, undefined],
+    [3, undefined, undefined, undefined, undefined],
+    [0, 0, 0, 0, 0],
+  ]);
+  const report = reportOf({ ...settings, rounds }, samples);
+  const steps = report.measures.flatMap(({ name, round, value }) => (name === "round steps" ? [[round, value]] : []));
+  expect(steps).toEqual([[1, 5 / 3], [2, 0], [3, -0.5], [4, 1], [5, 0]]); // prettier-ignore
+  expect(reportText(report, 80)).toMatch(/steps in round 1 +1\.67 \[/);
+  // A samples file holds them.
+  const lines = samples.map((sample) => parseStrict(evaluatedSampleSchema, JSON.parse(JSON.stringify(sample)), "line"));
+  expect(lines.map((sample) => regradeSample(sample, { strict: ["hashes"] }).rounds?.[0].added)).toEqual([2, 3, 0]);
 });
 
 test("nothing of this where questions were answered in one go", () => {

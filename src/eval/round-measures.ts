@@ -5,7 +5,7 @@ export type Grade = "strict" | "flexible";
 
 /** A measure of questions that were answered in rounds, before its interval: one number a problem. */
 export interface RoundColumn extends Column {
-  name: "round accuracy" | "right from round 1" | "round tokens" | "rounds" | "prompt tokens";
+  name: "round accuracy" | "right from round 1" | "round tokens" | "round steps" | "rounds" | "prompt tokens";
   grading?: Grade;
   round?: number;
 }
@@ -50,6 +50,19 @@ export function rightFromStart(groups: readonly Group[], gradings: readonly Grad
     });
     return values.length === 0 ? [] : [{ name: "right from round 1", grading, values, share: true }];
   });
+}
+
+/** Of each round, the steps that it added: of the problems with a sample that had not ended before. None where the task counts no steps. */
+export function roundSteps(groups: readonly Group[]): RoundColumn[] {
+  const all = groups.map((group) => group.map(responsesOf));
+  const most = all.flat().reduce((count, responses) => Math.max(count, responses.length), 0);
+  return Array.from({ length: most }, (_, r): RoundColumn => {
+    const values = all.flatMap((group) => {
+      const added = group.flatMap((responses) => responses[r]?.added ?? []);
+      return added.length === 0 ? [] : added.reduce((sum, steps) => sum + steps, 0) / added.length;
+    });
+    return { name: "round steps", round: r + 1, values, share: false };
+  }).filter(({ values }) => values.length > 0);
 }
 
 const inRounds = (groups: readonly Group[]): boolean =>

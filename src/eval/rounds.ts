@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { Model, Sample } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import { answerInRounds, type RoundResponse, type RoundsSettings } from "../rollout/rounds.ts";
-import { ROUND_STYLES } from "../task/rounds.ts";
+import { isFinal, ROUND_STYLES } from "../task/rounds.ts";
 import type { Problem, Task } from "../task/types.ts";
 import { gradeSample, problemFields } from "./regrade.ts";
 import type { EarlierRound, EvaluatedSample } from "./samples.ts";
@@ -81,9 +81,10 @@ async function gradedSample(
   responses: RoundResponse[],
 ): Promise<EvaluatedSample> {
   const earlier: EarlierRound[] = [];
-  for (const response of responses.slice(0, -1)) {
+  const added = stepsAdded(task, problem, responses);
+  for (const [r, response] of responses.slice(0, -1).entries()) {
     const { strict, flexible } = await gradeSample(task, problem, response.sample.text);
-    earlier.push({ ...recorded(response), strict, ...(flexible !== undefined && { flexible }) });
+    earlier.push({ ...recorded(response), ...added[r], strict, ...(flexible !== undefined && { flexible }) });
   }
   const last = responses[responses.length - 1];
   return {
@@ -92,8 +93,25 @@ async function gradedSample(
     ...problemFields(problem),
     rounds: earlier,
     ...recorded(last),
+    ...added[responses.length - 1],
     ...(await gradeSample(task, problem, last.sample.text)),
   };
+}
+
+/** What each round added to the steps that are done; a response that states none leaves them as they were. Nothing after a final answer. */
+function stepsAdded(task: Task, problem: Problem, responses: RoundResponse[]): { added?: number }[] {
+  const { rounds } = task;
+  if (rounds?.done === undefined) return responses.map(() => ({}));
+  let before = 0;
+  let ended = false;
+  return responses.map(({ sample: { text } }) => {
+    if (ended) return {};
+    const after = rounds.done?.(problem, text) ?? before;
+    const added = after - before;
+    before = after;
+    ended = isFinal(task, text);
+    return { added };
+  });
 }
 
 function recorded({

@@ -25,6 +25,8 @@ interface GradedResponse {
   /** Natural log, at the sampling temperature (1 where that is 0). */
   logprobs: number[];
   stop: "eos" | "stop" | "length";
+  /** Of a round: steps of the problem that it did, where the task counts them; absent where the question had ended before. */
+  added?: number;
   /** In the format that the prompt asks for. Of a task with a reward of its own: whether that counts as right. */
   strict: AnswerGrade;
   /** By every strategy in the documented order; absent where the task has a reward of its own and no gold. */
@@ -87,6 +89,7 @@ const response = {
   tokens: z.array(z.int().nonnegative()),
   logprobs: z.array(z.number()),
   stop: z.enum(["eos", "stop", "length"]),
+  added: z.number().optional(),
   strict: answerGradeSchema,
   flexible: answerGradeSchema.optional(),
 };

@@ -75,6 +75,9 @@ export function reportText(report: EvaluationReport, width: number): string {
     ...measures
       .filter(({ name }) => name === "round tokens")
       .map((m) => ({ label: `tokens in round ${m.round}`, strict: plain(m) })),
+    ...measures
+      .filter(({ name }) => name === "round steps")
+      .map((m) => ({ label: `steps in round ${m.round}`, strict: plain(m, 2) })),
     ...measures.filter(({ name }) => name === "rounds").map((m) => ({ label: "rounds a sample", strict: plain(m, 2) })),
     ...measures
       .filter(({ name }) => name === "prompt tokens")

@@ -7,6 +7,7 @@ import { readSamples } from "../eval/samples.ts";
 import { FEWEST_SEEDS } from "../eval/seeds.ts";
 import { recordedSettings } from "../run/evaluation.ts";
 import { type AlsoAt, alsoMeasured } from "./also.ts";
+import { byRound, type RoundsAt } from "./by-round.ts";
 import { byTag, type TagAt } from "./by-tag.ts";
 import { addCost, type CellResult, type Cost, noCounts } from "./cell.ts";
 import type { Choices, ContrastPower } from "./choose.ts";
@@ -73,6 +74,8 @@ export interface Analysis {
   profiles: SharedCost[];
   /** The test problems by their tags; descriptive. */
   tags: TagAt[];
+  /** Of what was asked in rounds, tests and further evaluations; descriptive. */
+  rounds: RoundsAt[];
   /** Further evaluations of the final runs. */
   also: AlsoAt[];
   /** The searches among them, rollout by rollout. */
@@ -155,6 +158,23 @@ export function analyse(
       }
     });
   }
+  const tests = arms.map(({ arm, budget }) => ({
+    arm,
+    budget,
+    seeds: at(arm, budget).map(({ dir, mark }) => read(dir, mark.samples, arm).samples),
+  }));
+  const further = experiment.also.flatMap(({ name, at }) =>
+    names.map((arm) => {
+      const files = final.flatMap(({ cell, dir, result }) => {
+        const found = cell.arm === arm ? result?.also?.find((one) => one.name === name) : undefined;
+        return found?.evaluation.rounds === undefined ? [] : [join(dir, found.samples)];
+      });
+      return byRound(
+        { arm, also: { name, at } },
+        files.map((file) => () => readSamples(file).samples),
+      );
+    }),
+  );
   return {
     title: experiment.title,
     complete: missing.length === 0,
@@ -164,17 +184,16 @@ export function analyse(
     contrasts,
     shared: sharedCosts(before.shared, before.profiles, final),
     profiles: profileCosts(before.profiles, final),
-    tags: groupsOf(experiment).flatMap((group) =>
-      byTag(
-        arms
-          .filter(({ arm }) => groupOf(experiment, arm) === group)
-          .map(({ arm, budget }) => ({
-            arm,
-            budget,
-            seeds: at(arm, budget).map(({ dir, mark }) => read(dir, mark.samples, arm).samples),
-          })),
+    tags: groupsOf(experiment).flatMap((group) => byTag(tests.filter(({ arm }) => groupOf(experiment, arm) === group))),
+    rounds: [
+      ...tests.map(({ seeds, ...about }) =>
+        byRound(
+          about,
+          seeds.map((samples) => () => samples),
+        ),
       ),
-    ),
+      ...further,
+    ].flatMap((one) => one ?? []),
     also: alsoMeasured(experiment, final),
     searches: experiment.also.flatMap(({ name, search }) =>
       names.flatMap((arm): SearchAt[] => {

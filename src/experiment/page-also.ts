@@ -2,7 +2,7 @@ import { points, span } from "../eval/compare.ts";
 import type { Interval } from "../eval/intervals.ts";
 import type { AlsoAt } from "./also.ts";
 import type { Analysis } from "./analyse.ts";
-import { cell, label, table, thousands } from "./page-parts.ts";
+import { armAt, cell, label, table, thousands } from "./page-parts.ts";
 import { type ExperimentFile, groupOf, groupsOf } from "./file.ts";
 import type { SearchAt, Spread } from "./searches.ts";
 
@@ -22,7 +22,7 @@ export function alsoSection(
     const within = equal === undefined ? "" : equalText(equal, seeds.length);
     return [
       cell(one.name),
-      one.at === "start" ? `${one.arm}, before its last stage` : one.arm,
+      armAt(one.arm, one.at),
       range(one.accuracy, one.interval, seeds.length),
       seeds.map(({ accuracy }) => points(accuracy)).join(" "),
       voted,

@@ -12,3 +12,7 @@ export function table(head: string[], rows: string[][]): string {
   const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
   return [line(head), line(head.map(() => "---")), ...rows.map(line)].join("\n");
 }
+
+/** Whose weights were asked. */
+export const armAt = (arm: string, at?: "start" | "end"): string =>
+  at === "start" ? `${arm}, before its last stage` : arm;

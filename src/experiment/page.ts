@@ -15,6 +15,7 @@ import { curves } from "./curves.ts";
 import { askedOf, type ExperimentFile, groupsOf } from "./file.ts";
 import { alsoSection } from "./page-also.ts";
 import { cell, label, table, thousands } from "./page-parts.ts";
+import { roundsSection } from "./page-rounds.ts";
 
 /** The page's file, in the experiment's folder and where `out` says. */
 export const PAGE = "README.md";
@@ -92,6 +93,7 @@ function pageText(
           contrastTable(other, false),
         ]),
     ...tagSection(analysis.tags),
+    ...roundsSection(analysis.rounds),
     ...alsoSection(experiment, analysis),
     "## Cost",
     `Mean over seeds, of what the last stage of an arm took up to each mark. Evaluation is not counted.`,

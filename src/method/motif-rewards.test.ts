@@ -1,4 +1,8 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { loadTask } from "../task/load.ts";
 import type { Grade } from "../task/types.ts";
 import {
   chainReward,
@@ -139,4 +143,28 @@ describe("what a chain earns", () => {
       /task t words its own rounds/,
     );
   });
+});
+
+test("AIME's golds of three digits are compared as numbers, never as parts of one", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "rifft-aime-"));
+  mkdirSync(join(folder, "aime"));
+  const rows = ["025", "104"].map((answer, id) => JSON.stringify({ id, problem: "?", answer }));
+  writeFileSync(join(folder, "aime", "train.jsonl"), `${rows.join("\n")}\n`);
+  const task = await loadTask({ name: "aime2024", path: "aime" }, { baseDir: folder, seed: 1 });
+  const problems = await task.problems("test");
+  const accuracy = async (index: number, answer: string, reward: "default" | "paper") => {
+    const response = `<reasoning>\nx\n</reasoning>\n<answer>\n\\boxed{${answer}}\n</answer>`;
+    const problem = problems.at(index);
+    const [grade] = await task.grade([{ problem, response }]);
+    const settings = { reward, rounds: 3, formatRounds: "first", outsideTags: 0.5, early: 0 } as const;
+    return chainReward(task, { problem, responses: [response], grade }, settings).accuracy;
+  };
+  for (const reward of ["default", "paper"] as const) {
+    for (const same of ["25", "025", "25.0"]) expect(await accuracy(0, same, reward), same).toBe(1);
+    for (const other of ["1025", "0250", "2.5", "5"]) expect(await accuracy(0, other, reward), other).toBe(0);
+    expect(await accuracy(1, "104", reward)).toBe(1);
+    for (const other of ["1104", "1040", "10 4"]) expect(await accuracy(1, other, reward), other).toBe(0);
+  }
+  await task.close();
+  rmSync(folder, { recursive: true });
 });

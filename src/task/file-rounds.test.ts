@@ -32,6 +32,7 @@ describe("rounds of a task file", () => {
     expect(rounds?.progress("a > b > c")).toBe(" c");
     expect(rounds?.progress("a")).toBeUndefined();
     expect(rounds?.final("a!")).toBe(true);
+    expect(rounds?.done).toBeUndefined();
     expect(rounds?.demonstrate).toBeUndefined();
   });
 
@@ -39,7 +40,7 @@ describe("rounds of a task file", () => {
     const wrong = await roundsOf(
       "wrong.ts",
       `{ prompt: (problem, round) => round === 1 ? "p" : { messages: [{ role: "bot", content: 1 }] }, progress: () => 7,
-         final: () => { throw new TypeError("no end") }, demonstrate: () => [] }`,
+         final: () => { throw new TypeError("no end") }, done: () => -1, demonstrate: () => [] }`,
     );
     expect(() => wrong?.prompt(problem, 1, 3)).toThrow(
       /wrong\.ts: rounds\.prompt of problem p0, round 1 of 3: expected \{ messages \} or \{ text \}, it returned "p"/,
@@ -50,6 +51,9 @@ describe("rounds of a task file", () => {
     );
     expect(() => wrong?.final("x")).toThrow(
       /rounds\.final of the response "x": it threw TypeError: no end \(.*wrong\.ts/,
+    );
+    expect(() => wrong?.done?.(problem, "x")).toThrow(
+      /rounds\.done of problem p0, of the response "x": expected a number from 0, or undefined, it returned -1/,
     );
     expect(() => wrong?.demonstrate?.(problem, 3)).toThrow(/rounds\.demonstrate of problem p0/);
   });

@@ -16,7 +16,7 @@ const demonstrationsSchema: z.ZodType<RoundDemonstration[]> = z
 /** A task file's rounds, with what its functions return looked into: no type checker has. One that throws is a UserError that names the file. */
 export function checkedRounds(
   file: string,
-  { most, prompt, progress, final, demonstrate }: RoundsDefinition,
+  { most, prompt, progress, final, done, demonstrate }: RoundsDefinition,
 ): RoundsDefinition {
   const call = <T>(name: string, schema: z.ZodType<T>, expected: string, at: string, work: () => unknown): T => {
     let found: unknown;
@@ -45,6 +45,16 @@ export function checkedRounds(
     progress: (response) =>
       call("progress", z.string().optional(), "a text or undefined", responded(response), () => progress(response)),
     final: (response) => call("final", z.boolean(), "true or false", responded(response), () => final(response)),
+    ...(done !== undefined && {
+      done: (problem, response) =>
+        call(
+          "done",
+          z.number().nonnegative().optional(),
+          "a number from 0, or undefined",
+          `of problem ${problem.id}, ${responded(response)}`,
+          () => done(problem, response),
+        ),
+    }),
     ...(demonstrate !== undefined && {
       demonstrate: (problem, rounds) =>
         call(

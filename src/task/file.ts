@@ -39,6 +39,9 @@ const definitionSchema: z.ZodType<TaskDefinition> = z.strictObject({
       prompt: functionSchema<RoundsDefinition["prompt"]>("(problem, round, rounds, progress) => prompt"),
       progress: functionSchema<RoundsDefinition["progress"]>("(response) => text or undefined"),
       final: functionSchema<RoundsDefinition["final"]>("(response) => true or false"),
+      done: functionSchema<NonNullable<RoundsDefinition["done"]>>(
+        "(problem, response) => number or undefined",
+      ).optional(),
       demonstrate: functionSchema<NonNullable<RoundsDefinition["demonstrate"]>>(
         "(problem, rounds) => { prompt, response } for each round",
       ).optional(),

@@ -112,6 +112,13 @@ describe("lists", () => {
     expect(found.map((text) => rounds?.progress(text))).toEqual([">b047", undefined, ">c100", "#### 123", undefined, undefined, undefined, ">d456"]); // prettier-ignore
   });
 
+  test("how far a list is, by what a response states", async () => {
+    const { rounds } = await load();
+    const problem = { id: "p", prompt: { text: "" }, question: "47 + 12 + 33" };
+    const found = [">a000", "a47+000=07040;>b047", ">c059", ">z999", "#### 092", "a47+000=07040;", ""];
+    expect(found.map((text) => rounds?.done?.(problem, text))).toEqual([0, 1, 2, 25, 3, undefined, undefined]);
+  });
+
   test("the same dev and test problems whatever the seed, the pace and the context", async () => {
     const [a, b] = await Promise.all([load({}, 1), load({ pace: [1], roundLength: 200 }, 2)]);
     const [dev, other] = await Promise.all([a.problems("dev"), b.problems("dev")]);

@@ -130,6 +130,12 @@ function roundsOf({ pace, roundLength }: ListOptions, seed: number): RoundsDefin
     prompt: (problem, round, rounds, progress) => prompt(numbersOf(problem), rounds - round + 1, progress),
     progress: progressOf,
     final: (response) => progressOf(response)?.startsWith("#") === true,
+    // The items before the one that is next.
+    done(problem, response) {
+      const state = progressOf(response);
+      if (state === undefined) return undefined;
+      return state.startsWith("#") ? numbersOf(problem).length : LETTERS.indexOf(state[1]);
+    },
     demonstrate(problem, rounds) {
       const numbers = numbersOf(problem);
       const stream = new RandomStream(`lists/${seed}/${problem.id}/rounds`);

@@ -103,6 +103,8 @@ export interface RoundsDefinition {
   progress(response: string): string | undefined;
   /** Whether a response states the final answer. */
   final(response: string): boolean;
+  /** How many of the problem's steps are done by what a response states; undefined where it states none. For the report of each round's steps. */
+  done?(problem: Problem, response: string): number | undefined;
   /** A demonstration of every round, for supervised fine-tuning. */
   demonstrate?(problem: Problem, rounds: number): RoundDemonstration[];
 }
