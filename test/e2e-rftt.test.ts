@@ -44,6 +44,13 @@ batch = 16
 lr = 5e-3
 maxGradNorm = 1
 [[stage]]
+method = "treerl"
+steps = 3
+prompts = 4
+trajectories = 2
+maxTokens = 60
+lr = 1e-3
+[[stage]]
 method = "rftt"
 steps = 6
 prompts = 4
@@ -55,13 +62,6 @@ maxTokens = 60
 processReward = "head"
 stepCredit = 0.1
 lr = 1e-3
-[[stage]]
-method = "treerl"
-steps = 3
-prompts = 4
-trajectories = 2
-maxTokens = 60
-lr = 1e-3
 `;
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-rftt-"));
@@ -72,7 +72,7 @@ const whole = join(dir, "whole");
 function traces(run: string): Record<string, string> {
   const checkpoint = readdirSync(join(run, "checkpoints")).sort().at(-1) ?? "";
   const model = join(run, "checkpoints", checkpoint, "model");
-  const rollouts = ["2-rftt", "3-treerl"].map((stage) => join(run, "rollouts", stage));
+  const rollouts = ["2-treerl", "3-rftt"].map((stage) => join(run, "rollouts", stage));
   const files = [
     join(run, "metrics.jsonl"),
     ...readdirSync(model).map((name) => join(model, name)),
@@ -93,7 +93,7 @@ beforeAll(async () => {
   expect(ended.stderr).not.toContain("error");
   expect(JSON.parse(ended.stdout)).toMatchObject({
     complete: true,
-    stages: [{ steps: 40 }, { name: "2-rftt", steps: 6 }, { name: "3-treerl", steps: 3 }],
+    stages: [{ steps: 40 }, { name: "2-treerl", steps: 3 }, { name: "3-rftt", steps: 6 }],
   });
 });
 
