@@ -18,7 +18,7 @@ details.node > summary::before { content: "▸ "; color: var(--soft); } details.
 summary:hover { background: var(--card); } .found > summary { background: color-mix(in srgb, var(--c1) 25%, transparent); }
 details.node.chosen > summary .fn { font-weight: 700; } .numbers { color: var(--soft); font-variant-numeric: tabular-nums; margin: 0 .5rem; }
 details.node > .text { padding: .2rem .3rem .3rem 1.1rem; font-size: .92rem; } details.node[open] > summary > .snippet { display: none; }
-.bar { display: inline-block; height: .6em; background: var(--c0); border-radius: 2px; vertical-align: baseline; opacity: .6; } .right .fn { color: var(--right); } .wrong .fn { color: var(--wrong); }
+.bar { display: inline-block; height: .6em; background: var(--c0); border-radius: 2px; vertical-align: baseline; opacity: .6; } .earned > summary .fn { color: var(--right); } .failed > summary .fn { color: var(--wrong); }
 .top { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin: .6rem 0; }
 `;
 
@@ -60,7 +60,7 @@ const total = (nodes: readonly TreeNode[]) => nodes.reduce((sum, { visits = 0 })
 
 function nodeHtml(node: TreeNode, visits: number): string {
   const { label, text, tokens, stop, chosen, children, reward } = node;
-  const outcome = reward === undefined ? "" : reward > 0 ? " right" : " wrong";
+  const outcome = reward === undefined ? "" : reward > 0 ? " earned" : " failed";
   const classes = `node${chosen ? " chosen" : ""}${children.length === 0 ? " leaf" : ""}${outcome}`;
   const hover = [numbers(node), `${tokens} tokens`, stop && `ended by ${stop}`, chosen && "on the chosen path"];
   const share = visits > 0 && node.visits !== undefined ? Math.round((60 * node.visits) / visits) : 0;
