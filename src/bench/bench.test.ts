@@ -60,6 +60,7 @@ describe("figures", () => {
       grpo32: { ...group, prompts: 4 },
       qwen: { ...group, prompts: 4, response: 192 },
       value: { parameters: 577 },
+      "search-tree-step": { padding: 1.7 },
     };
     for (const figure of figures) {
       const measured: Measured = {

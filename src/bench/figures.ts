@@ -241,8 +241,8 @@ const searchTreeStep: Figure = {
   config: SMOLLM2_135M,
   gemmRows: [2048],
   bandwidth: false,
-  repeats: 3,
-  seconds: 200,
+  repeats: 2,
+  seconds: 150,
   lines(m) {
     const floor = trainingFlops(SMOLLM2_135M, passWork(m.facts), { lora: LORA }) / m.gemm(2048);
     const { fewer, padding } = m.facts;
