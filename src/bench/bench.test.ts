@@ -49,7 +49,6 @@ describe("figures", () => {
       pairs: 524288,
       keys: 127.5,
       fewer: 2.97,
-      padding: 1.2,
       computedPairs: 524288,
       treePeak: 2e9,
       flops: 1e12,
