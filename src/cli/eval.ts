@@ -144,7 +144,8 @@ async function sample(o: Options): Promise<void> {
     const problems = await takeProblems(task, o.split, o.limit, o.format);
     await checkGolds(task, problems);
     const { checkpoint } = o;
-    if (o.split === "test" && runRecipe(model)?.selection === "reference") note(CHOSEN_ON_TEST);
+    const recipe = runRecipe(model);
+    if (o.split === "test" && recipe?.selection === "reference") note(CHOSEN_ON_TEST);
     // By its own name, which says when; the newest or the best one moves.
     const found = checkpoint === undefined ? undefined : basename(dirname(await modelFolder(model, checkpoint)));
     const settings = {
@@ -154,8 +155,8 @@ async function sample(o: Options): Promise<void> {
     };
     if (search !== undefined) checkSearchable(task);
     const beside = besideOf(o, settings);
-    const scores = await leafScores(search, runRecipe(model) === undefined ? undefined : model, found);
-    const dir = o.out ?? (runRecipe(model) === undefined ? join("runs", "eval") : model);
+    const scores = await leafScores(search, recipe && model, found);
+    const dir = o.out ?? (recipe === undefined ? join("runs", "eval") : model);
     let leaked: Leak[] | undefined;
     const asked: MeasureOptions = {
       dir,

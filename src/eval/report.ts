@@ -129,8 +129,6 @@ export function gradingSettings({
 
 const GRADINGS = ["strict", "flexible"] as const satisfies readonly Grade[];
 
-/** The rule by which a response that states no answer is wrong; a reranker never chooses it (ReFT). */
-
 /** The powers of two up to n, and n. */
 export function defaultKs(n: number): number[] {
   const ks = new Set([n]);

@@ -25,7 +25,7 @@ export interface Graded {
   flexible: GradedAnswer;
 }
 
-/** The rule of a response in which nothing was found to compare. */
+/** The rule of a response in which nothing was found to compare; a reranker never chooses it (ReFT). */
 export const NO_ANSWER = "no answer";
 
 const MARKERS: readonly Strategy[] = ["tag", "boxed", "hashes", "reft"];

@@ -1,4 +1,4 @@
-import type { Loss, Policy } from "../engine/types.ts";
+import type { Loss, OptimSettings, Policy } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import { firstPassMetrics, klMetrics } from "./diagnostics.ts";
 import type { Stage, Step } from "./stage.ts";
@@ -39,38 +39,44 @@ export async function scoreReference(
   step.log(klMetrics(trees));
 }
 
-/** Several passes over a step's samples, an update for each minibatch; logs what the first of them saw, and means over all. */
+/**
+ * Several passes over a step's samples, an update for each minibatch; logs what the first of them saw, and means over all. `optim`: what an update is
+ * asked for at a learning rate. Returns the loss's metrics, summed over the updates.
+ */
 export async function updatePolicy(
   { model }: Stage,
   step: Step,
   minibatches: Minibatch[],
   loss: Loss,
   settings: UpdateSettings,
-): Promise<void> {
+  optim: (lr: number) => OptimSettings = (lr) => adam(settings, lr),
+): Promise<Record<string, number>> {
   const lr = step.lr();
-  const sums = { loss: 0, gradNorm: 0, updates: 0, clipped: 0, tokens: 0 };
+  const sums = { loss: 0, gradNorm: 0, updates: 0 };
+  const metrics: Record<string, number> = {};
   await step.time("train", async () => {
     for (let pass = 0; pass < settings.innerPasses; pass++) {
       for (const { trees } of minibatches) {
         // Nothing to learn from: an update would move the weights by momentum and decay alone.
         if (!trees.some(carriesWeight)) continue;
         const result = await accumulate(model, trees, loss, settings.microBatch);
-        const { gradNorm } = await model.optimStep(adam(settings, lr));
-        const { ratio = 0, clipped = 0, tokens = 0 } = result.metrics;
+        const { gradNorm } = await model.optimStep(optim(lr));
+        const { ratio = 0, tokens = 0 } = result.metrics;
         if (sums.updates === 0) {
           step.log({ ...firstPassMetrics(trees, result.scores), ...(tokens > 0 && { ratio: ratio / tokens }) });
         }
         sums.loss += result.loss;
         sums.gradNorm += gradNorm;
-        sums.clipped += clipped;
-        sums.tokens += tokens;
+        for (const [name, value] of Object.entries(result.metrics)) metrics[name] = (metrics[name] ?? 0) + value;
         sums.updates++;
       }
     }
   });
   step.log({ lr });
-  if (sums.updates === 0) return;
-  const { updates, tokens } = sums;
+  const { updates } = sums;
+  if (updates === 0) return metrics;
   step.log({ loss: sums.loss / updates, gradNorm: sums.gradNorm / updates });
-  if (tokens > 0) step.log({ clipFraction: sums.clipped / tokens });
+  const { clipped = 0, tokens = 0 } = metrics;
+  if (tokens > 0) step.log({ clipFraction: clipped / tokens });
+  return metrics;
 }

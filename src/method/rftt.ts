@@ -7,9 +7,9 @@ import { sampleGroups } from "../rollout/single.ts";
 import { questionText } from "../task/questions.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade, Problem } from "../task/types.ts";
-import { firstPassMetrics, rewardMetrics } from "./diagnostics.ts";
+import { rewardMetrics } from "./diagnostics.ts";
 import { ppo } from "./losses.ts";
-import { referencePolicy, scoreReference } from "./policy-update.ts";
+import { referencePolicy, scoreReference, updatePolicy } from "./policy-update.ts";
 import { HeadProcessReward, PROCESS, setStepTargets } from "./process-head.ts";
 import { exploredMetrics } from "./rftt-metrics.ts";
 import { needsScores, rewardOf, REWARDS } from "./rftt-rewards.ts";
@@ -17,7 +17,7 @@ import { drawsWhole, questionsOf, TRUNCATED } from "./sampling.ts";
 import type { Stage, Step } from "./stage.ts";
 import { carriesWeight, type Credit, creditOf, type Explored, type Path, setFields } from "./tree-credit.ts";
 import { allActions, stepValues, sumOf } from "./tree-losses.ts";
-import { accumulate, adam, optimizerSettings } from "./update.ts";
+import { adam, optimizerSettings } from "./update.ts";
 
 const count = z.int().positive();
 
@@ -111,7 +111,6 @@ export const rfttHeads = ({ processReward }: RfttSettings): HeadSpec[] => (proce
 
 /** Reinforced functional token tuning: RL on the trees of a search in which the policy itself proposes functions (RFTT, arXiv 2502.13389, its second phase). */
 export async function rftt(stage: Stage, settings: RfttSettings): Promise<void> {
-  const { model } = stage;
   const judge = processReward(stage, settings);
   // The policy of the warm-up, which the KL cost holds on to.
   const reference = await referencePolicy(stage, settings);
@@ -133,47 +132,21 @@ export async function rftt(stage: Stage, settings: RfttSettings): Promise<void> 
 
     // 4. Several passes, an update for each minibatch.
     const size = settings.prompts / settings.minibatches;
-    const minibatches = Array.from({ length: settings.minibatches }, (_, m) => ({
-      credits: credits.slice(m * size, (m + 1) * size).filter(kept),
-      explored: explored.slice(m * size, (m + 1) * size),
-    }));
-    const lr = step.lr();
-    const sums = { loss: 0, gradNorm: 0, updates: 0, clipped: 0, tokens: 0, error: 0, steps: 0 };
-    await step.time("train", async () => {
-      for (let pass = 0; pass < settings.innerPasses; pass++) {
-        for (const minibatch of minibatches) {
-          setFields(minibatch.credits, settings.normalize);
-          if (settings.processReward === "head") setStepTargets(minibatch.explored);
-          const trees = minibatch.explored.map(({ tree }) => tree).filter(carriesWeight);
-          // Nothing to learn from: an update would move the weights by momentum and decay alone.
-          if (trees.length === 0) continue;
-          const result = await accumulate(model, trees, loss, settings.microBatch);
-          const { gradNorm } = await model.optimStep(groups(settings, lr));
-          const { ratio = 0, clipped = 0, tokens = 0, processError = 0, processSteps = 0 } = result.metrics;
-          if (sums.updates === 0) {
-            step.log({ ...firstPassMetrics(trees, result.scores), ...(tokens > 0 && { ratio: ratio / tokens }) });
-          }
-          sums.loss += result.loss;
-          sums.gradNorm += gradNorm;
-          sums.clipped += clipped;
-          sums.tokens += tokens;
-          sums.error += processError;
-          sums.steps += processSteps;
-          sums.updates++;
-        }
-      }
+    const minibatches = Array.from({ length: settings.minibatches }, (_, m) => {
+      const own = explored.slice(m * size, (m + 1) * size);
+      setFields(credits.slice(m * size, (m + 1) * size).filter(kept), settings.normalize);
+      if (settings.processReward === "head") setStepTargets(own);
+      return { trees: own.map(({ tree }) => tree).filter(carriesWeight) };
     });
-
-    const { updates } = sums;
+    const { processError = 0, processSteps = 0 } = await updatePolicy(stage, step, minibatches, loss, settings, (lr) =>
+      groups(settings, lr),
+    );
     step.log({
       ...rewardMetrics(grades),
       ...metrics,
       ...exploredMetrics(explored),
       flatGroups: credits.filter(({ flat }) => flat).length / credits.length,
-      lr,
-      ...(updates > 0 && { loss: sums.loss / updates, gradNorm: sums.gradNorm / updates }),
-      ...(sums.tokens > 0 && { clipFraction: sums.clipped / sums.tokens }),
-      ...(sums.steps > 0 && { processError: sums.error / sums.steps }),
+      ...(processSteps > 0 && { processError: processError / processSteps }),
       ...(judge instanceof HttpProcessReward && serverMetrics(judge)),
     });
     step.keep(forest);

@@ -6,10 +6,8 @@ import { Mcts, type Rollout } from "./mcts.ts";
 import type { End, SearchLeaf, SearchNode, SearchSettings, SearchTree, TagIds } from "./search-types.ts";
 import type { Question } from "./single.ts";
 
-interface NodeState {
-  fn: Fn | "root";
-  text: number;
-  prior: number;
+/** What becomes of a node, but for its place in the tree and its counts, which `Mcts` keeps. */
+interface NodeState extends Omit<SearchNode, "id" | "parent" | "depth" | "N" | "Q" | "choice" | "segment"> {
   /** Its function is the policy's first choice. */
   first: boolean;
   path: Fn[];
@@ -18,12 +16,6 @@ interface NodeState {
   ids?: Int32Array;
   ends: number[];
   sample?: { tokens: Int32Array; logprobs: Float32Array; stop: StopReason };
-  rollout: number;
-  allowed: Fn[];
-  logprobs: number[];
-  end?: End;
-  value?: number;
-  rollouts: number;
 }
 
 /** One question's search: what it asks the model next, and what becomes of the answers. */
