@@ -8,6 +8,8 @@ export interface RecordedStep {
   kept: Forest;
   /** How often this step asked for an update's learning rate: a step that only samples never does. */
   updates: number;
+  /** Tokens that the method counted as generated itself. */
+  counted: number;
 }
 
 /** A stage without a run folder: cycles through the problems and records what each step logs and keeps. */
@@ -34,7 +36,7 @@ export async function memoryStage(options: {
   async function* run(more: () => boolean, items = source.size): AsyncGenerator<DrawingStep> {
     for (; more();) {
       const index = recorded.length;
-      const record: RecordedStep = { metrics: {}, kept: [], updates: 0 };
+      const record: RecordedStep = { metrics: {}, kept: [], updates: 0, counted: 0 };
       const keys = new Map<Problem, string>();
       yield {
         index,
@@ -53,6 +55,7 @@ export async function memoryStage(options: {
         grade: (items) => task.grade(items),
         log: (metrics) => void Object.assign(record.metrics, metrics),
         keep: (forest) => void record.kept.push(...forest),
+        countGenerated: (tokens) => void (record.counted += tokens),
         time: (_, work) => work(),
       };
       recorded.push(record);

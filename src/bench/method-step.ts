@@ -25,6 +25,7 @@ export function oneStep(
     grade: (items) => task.grade(items),
     log() {},
     keep() {},
+    countGenerated() {},
     time,
   };
   return {

@@ -53,7 +53,7 @@ export function rightAfter(
   mode: GradingMode,
   grading: Grading = "strict",
 ): boolean {
-  const right = (sample: EvaluatedSample) => sample[grading]?.verdict === "equal";
+  const right = (sample: EvaluatedSample) => isFinished(sample) && sample[grading]?.verdict === "equal";
   if (measure === "oracle@r" || r === 1) return samples.slice(0, r).some(right);
   const chosen = chosenRollout(samples, r, measure === "maj@r" ? "maj" : "vote", mode, grading);
   return chosen !== undefined && right(samples[chosen]);
@@ -67,6 +67,9 @@ export function tokensAfter(samples: readonly EvaluatedSample[], r: number): num
     .reduce((sum, count) => sum + count, 0);
 }
 
+/** Whether a path came to its end; what the text of another one happens to state is no answer of the search. */
+const isFinished = ({ search }: EvaluatedSample): boolean => search === undefined || search.end === "output";
+
 /** The cluster of each sample's answer; one that no rule can compare with those before it stands alone. */
 export function votes(
   samples: readonly EvaluatedSample[],
@@ -75,7 +78,7 @@ export function votes(
 ): (number | undefined)[] {
   const problem = problemOf(samples[0]);
   return clusterAnswers(
-    samples.map((sample) => sample[grading]?.answer),
+    samples.map((sample) => (isFinished(sample) ? sample[grading]?.answer : undefined)),
     (first, second) => sameAnswer(problem, first, second, mode),
   );
 }

@@ -14,7 +14,7 @@ import { gradingSettings, reportOf } from "./report.ts";
 import { readSamples, type EvaluatedSample } from "./samples.ts";
 import { chosenRollout, rightAfter, tokensAfter } from "./search-measures.ts";
 import { reportText } from "./table.ts";
-import type { EvaluationSearch } from "./searched.ts";
+import { type EvaluationSearch, evaluationSearch } from "./searched.ts";
 
 const engine = new LocalEngine({ threads: 1 });
 afterAll(() => engine.close());
@@ -101,6 +101,9 @@ describe("search without the gold", () => {
     const masked = await text(["verify", "refine"]);
     expect(masked).not.toMatch(/<(verify|refine)>/);
     expect(masked).toMatch(/<next_step>.*<output>/);
+    expect(() => evaluationSearch({ without: ["output"] }, (key) => key)).toThrow(
+      /without output .*leave fewer functions out/,
+    );
     const untagged = await engine.create({ base: "tiny", train: "none", vocabulary: ["a"], seed: 1 });
     const options = { model: untagged, tokenizer: untagged.tokenizer, ...asked, maxTokens: 4, temperature: 1 };
     await expect(evaluate({ ...options, without: ["verify"] })).rejects.toThrow(
@@ -159,6 +162,13 @@ describe("votes", () => {
     // One against one of equal weight: the earlier.
     expect(chosenRollout([sample("3", 1), sample("4", 1)], 2, "vote", "math")).toBe(0);
     expect(chosenRollout([sample(undefined, 1)], 1, "vote", "math")).toBeUndefined();
+  });
+
+  test("a path that was cut off states no answer, whatever its text says", () => {
+    const cut = { ...sample("1", 1, true), search: { node: 2, end: "length", weight: 1, fresh: 1 } };
+    expect(chosenRollout([cut, sample("2", 0.1)], 2, "vote", "math")).toBe(1);
+    expect(rightAfter("oracle@r", [cut, sample("2", 0.1)], 2, "math")).toBe(false);
+    expect(rightAfter("vote@r", [cut], 1, "math")).toBe(false);
   });
 
   test("right after the first rollouts", () => {

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { type Fn, FUNCTIONS } from "../tags/index.ts";
+import { type Fn, FUNCTIONS, G2, withoutFunctions } from "../tags/index.ts";
 
 /** Who says what a next step may be. */
 export const SEARCH_BY = ["functions", "prompts"] as const;
@@ -74,6 +74,7 @@ export function evaluationSearch(
       `questions are asked in rounds or searched, and rounds have no functions: leave ${other} or ${name("rounds")} out`,
     );
   }
+  withoutFunctions(G2, without);
   const left = without.length === 0 ? {} : { without: [...new Set(without)] };
   if (search !== undefined && options.searchBy === "prompts") {
     const other =

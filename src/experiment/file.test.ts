@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { armRecipes } from "./arms.ts";
 import { checkQuestions } from "./check.ts";
 import { alsoOf, askedOf, parseExperiment, readExperiment } from "./file.ts";
-import { finalPlan, tuningPlan } from "./plan.ts";
+import { finalPlan, tuningBudget, tuningPlan } from "./plan.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "rifft-experiment-"));
 writeFileSync(
@@ -145,6 +145,26 @@ describe("an experiment file", () => {
       { ...asked, n: 4, temperature: 0.8, search: 4, searchBy: "prompts" },
       { ...asked, without: ["verify", "refine"] },
     ]);
+  });
+
+  test("an arm is tuned at the budget at which its contrasts judge it, unless the file names one", () => {
+    const budgets = (changed: Partial<Record<keyof typeof parts, string>>) => {
+      const experiment = parse(changed);
+      const arms = armRecipes(experiment);
+      return ["sft", "grpo"].map((name) =>
+        tuningBudget(
+          experiment,
+          arms.find(({ arm }) => arm === name)!,
+        ),
+      );
+    };
+    const tokens = parts.contrast.replace("engineSeconds", "generatedTokens");
+    expect(budgets({})).toEqual(["engineSeconds", "engineSeconds"]);
+    // SFT generates nothing.
+    expect(budgets({ contrast: tokens })).toEqual(["engineSeconds", "generatedTokens"]);
+    expect(budgets({ contrast: `${parts.contrast}\n${tokens}` })).toEqual(["engineSeconds", "engineSeconds"]);
+    const tuning = parts.tuning.replace("}", ', budget = "generatedTokens" }');
+    expect(budgets({ tuning })).toEqual(["engineSeconds", "generatedTokens"]);
   });
 
   test("where generated tokens are the only budget, an arm that generates nothing ends by a length of its own", () => {

@@ -30,10 +30,12 @@ export interface Plan {
   cells: Cell[];
 }
 
-/** The budget at which an arm's settings are compared: the file's, where the arm has that one. */
-export function tuningBudget({ tuning, budgets }: ExperimentFile, arm: ArmRecipe): BudgetName {
+/** The budget at which an arm's settings are compared: the file's, else the one at which all its contrasts judge it; where it lacks that, its first. */
+export function tuningBudget({ tuning, budgets, contrast }: ExperimentFile, arm: ArmRecipe): BudgetName {
+  const judged = new Set(contrast.filter(({ a, b }) => a === arm.arm || b === arm.arm).map(({ budget }) => budget));
+  const [only] = judged.size === 1 ? judged : [];
   // Seconds are the budget that every arm has.
-  const wanted = tuning?.budget ?? (budgets.engineSeconds === undefined ? "generatedTokens" : "engineSeconds");
+  const wanted = tuning?.budget ?? only ?? (budgets.engineSeconds === undefined ? "generatedTokens" : "engineSeconds");
   return arm.budgets.includes(wanted) ? wanted : arm.budgets[0];
 }
 

@@ -40,11 +40,12 @@ export class HeadProcessReward implements ProcessReward {
 
 /**
  * What the head is to learn: V of each step that a rollout visited, from 0 to 1, at its last token (fields `stepValues` and `weights`); the mean over
- * the steps of all trees.
+ * the steps of all trees. A path without an end is worth 0 here: what the search was told of it is the head's own guess.
  */
 export function setStepTargets(trees: readonly { tree: Forest[number]; nodes: readonly SearchNode[] }[]): void {
   const targets = trees.flatMap(({ tree, nodes }) => {
-    const values = nodeValues(nodes, "policy");
+    const known = nodes.map((node) => (node.end === undefined || node.end === "output" ? node : { ...node, value: 0 }));
+    const values = nodeValues(known, "policy");
     return nodes.flatMap(({ id, depth, segment }) => {
       const value = values.get(id);
       return value === undefined || depth === 0 ? [] : [{ segment: tree.segments[segment], value }];

@@ -12,6 +12,8 @@ export type RewardName = (typeof REWARDS)[number];
 export interface JudgedPath {
   /** It ended with an answer of its own accord; only then is there a grade. */
   grade?: Grade;
+  /** It ran out of steps or tokens, and might have come to an answer. */
+  cutOff?: boolean;
   /** The process reward model's score after each step. */
   scores?: readonly number[];
   /** Names its random stream. */
@@ -27,8 +29,8 @@ const WRONG = [0.06, 0.1, 0.12, 0.15, 0.18, 0.2, 0.22, 0.25];
 /**
  * A path's reward, and what its steps earn where they are rewarded apart.
  *
- * - `paper` (RFTT, arXiv 2502.13389): 1 for a right answer, `partialReward` for another one; without an answer sigma, the process reward model's score of
- *   the unfinished path, or 0 where there is none.
+ * - `paper` (RFTT, arXiv 2502.13389): 1 for a right answer, `partialReward` for another one; where the path was cut off before there was one sigma, the process
+ *   reward model's score of it; else 0.
  * - `released-prm`: each step earns its score s_j where it ends, the last one 0.6 right + 0.4 s_L; the reward is their mean.
  * - `released-orm`: that mean at the path's end.
  * - `released-normal`: one of eight numbers from 0.80 to 0.98 for a right answer, and from 0.06 to 0.25 otherwise, at random.
@@ -38,8 +40,11 @@ export function rewardOf(
   path: JudgedPath,
   partialReward: number,
 ): { reward: number; steps?: number[] } {
-  const { grade, scores = [], key } = path;
-  if (name === "paper") return { reward: grade === undefined ? (scores.at(-1) ?? 0) : scoreOf(grade, partialReward) };
+  const { grade, cutOff = false, scores = [], key } = path;
+  if (name === "paper") {
+    const sigma = cutOff ? (scores.at(-1) ?? 0) : 0;
+    return { reward: grade === undefined ? sigma : scoreOf(grade, partialReward) };
+  }
   const right = grade !== undefined && solved(grade);
   if (name === "released-normal")
     return { reward: (right ? RIGHT : WRONG)[new RandomStream(`${key}/reward`).below(8)] };

@@ -95,16 +95,20 @@ describe("RFTT", () => {
     const judged = await warm([PROCESS]);
     const recorded = await run(
       10,
-      { processReward: "head", stepCredit: 0.1, stepTokens: 5, lr: 1e-3, processLr: 3e-3 },
+      { processReward: "head", stepCredit: 0.1, stepTokens: 3, lr: 1e-3, processLr: 3e-3 },
       1e-3,
       judged,
     );
     const unfinished = recorded[0].kept
       .flatMap(({ segments }) => segments)
       .filter(({ outcome }) => outcome?.finished === 0);
-    expect(unfinished.length).toBeGreaterThan(0);
-    for (const { outcome } of unfinished) expect(outcome?.reward).toBeCloseTo(0.5, 6);
+    // Before it has learnt anything sigma is one half, of paths that were cut off; one that lost its way earns nothing.
+    const rewards = unfinished.map(({ outcome }) => Number(outcome?.reward.toFixed(6)));
+    expect(new Set(rewards)).toEqual(new Set([0, 0.5]));
     expect(recorded.at(-1)?.metrics.processError).toBeLessThan(recorded[0].metrics.processError);
+    // What it is told of such paths is not what it said of them.
+    for (const { segments } of recorded[0].kept)
+      for (const { outcome, fields } of segments) if (outcome?.finished === 0) expect(fields.stepValues.at(-1)).toBe(0);
   });
 
   test("a server that is down ends the step with what to do", async () => {
@@ -119,16 +123,40 @@ describe("RFTT", () => {
   });
 });
 
+test("a search counts its functions as generated", async () => {
+  const [{ kept, counted }] = await run(1, {});
+  expect(counted).toBe(kept.flatMap(({ segments }) => segments.filter(isChoice)).length);
+  expect(counted).toBeGreaterThan(4);
+  const [plain] = await run(1, { search: "none" });
+  expect(plain.counted).toBe(0);
+});
+
+test("a plain sample that is no whole path of the grammar earns nothing, though its text has the answer", async () => {
+  const [{ kept }] = await run(1, { search: "none", maxTokens: 64 });
+  const model = await warm();
+  const leaves = kept.flatMap(({ segments }) => segments.slice(1));
+  const outcomes = leaves.map(({ tokens, outcome }) => ({ text: model.tokenizer.decode(tokens), outcome }));
+  const broken = outcomes.filter(({ text }) => text.includes("#### 1") && !/<output>[^<]*<\/output>$/.test(text));
+  for (const { outcome } of broken) expect(outcome?.reward).toBe(0);
+  expect(outcomes.some(({ outcome }) => outcome?.finished === 1)).toBe(true);
+});
+
+test("what top-p cuts off is logged", async () => {
+  const [{ metrics }] = await run(1, { topP: 0.8, allowTruncated: true });
+  expect(metrics.cutMass).toBeGreaterThan(0);
+});
+
 describe("rewards", () => {
   const right = { reward: 1, parts: {}, answered: true };
   const wrong = { reward: 0, parts: {}, answered: true };
   const key = "k";
 
-  test("of the paper: 1, 0.1, and sigma where there is no answer", () => {
+  test("of the paper: 1, 0.1, and sigma where it was cut off", () => {
     expect(rewardOf("paper", { grade: right, scores: [0.3], key }, 0.1)).toEqual({ reward: 1 });
     expect(rewardOf("paper", { grade: wrong, scores: [0.3], key }, 0.1)).toEqual({ reward: 0.1 });
     expect(rewardOf("paper", { grade: { ...wrong, answered: false }, key }, 0.1)).toEqual({ reward: 0 });
-    expect(rewardOf("paper", { scores: [0.3, 0.6], key }, 0.1)).toEqual({ reward: 0.6 });
+    expect(rewardOf("paper", { cutOff: true, scores: [0.3, 0.6], key }, 0.1)).toEqual({ reward: 0.6 });
+    expect(rewardOf("paper", { scores: [0.3, 0.6], key }, 0.1)).toEqual({ reward: 0 });
     expect(rewardOf("paper", { key }, 0.1)).toEqual({ reward: 0 });
   });
 
@@ -157,6 +185,19 @@ test.each([
   [{ reward: "released-prm", processReward: { url: "http://a/b" } }, /needs advantages = "whiten"/],
   [{ topP: 0.95 }, /allowTruncated/],
   [{ prompts: 6, minibatches: 4 }, /divide prompts evenly/],
+  [{ search: "none", texts: 2 }, /so texts would count for nothing; take search = "tree" or leave it out/],
+  [{ search: "none", without: ["verify"] }, /so without would count for nothing/],
+  [{ without: ["output"] }, /nothing may follow|no path ends in output/],
+  [{ processLr: 1e-3 }, /there is no head, so processLr would count for nothing/],
+  [{ reward: "released-normal" }, /another scale than the reward's/],
+  [{ reward: "released-normal", searchTokens: "paper", advantages: "tree" }, /steps would not get that reward/],
+  [{ reward: "released-normal", searchTokens: "paper", partialReward: 0 }, /has no such part/],
+  [{ advantages: "tree", normalize: "sequence" }, /a token of a step counts once/],
+  [{ advantages: "whiten", scaleByStd: false }, /a deviation of its own/],
 ])("settings that contradict each other are refused: %o", (settings, message) => {
-  expect(rfttSettings.safeParse(settings).error?.issues[0].message).toMatch(message);
+  const messages = rfttSettings
+    .safeParse(settings)
+    .error?.issues.map((issue) => issue.message)
+    .join("\n");
+  expect(messages).toMatch(message);
 });

@@ -1,13 +1,15 @@
+import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import type { HeadSpec, Loss, OptimSettings } from "../engine/types.ts";
-import { FUNCTIONS, G2, parseTolerant } from "../tags/index.ts";
+import { UserError } from "../errors.ts";
+import { type Fn, FUNCTIONS, G2, parseTolerant, validate, withoutFunctions } from "../tags/index.ts";
 import { HttpProcessReward, type ProcessReward, processRewardSettings } from "../rollout/process-reward.ts";
-import { SEARCH_DEFAULTS, type SearchLeaf, searchTrees } from "../rollout/search.ts";
+import { type End, SEARCH_DEFAULTS, type SearchLeaf, searchTrees } from "../rollout/search.ts";
 import { sampleGroups } from "../rollout/single.ts";
 import { questionText } from "../task/questions.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade, Problem } from "../task/types.ts";
-import { rewardMetrics } from "./diagnostics.ts";
+import { cutMetrics, rewardMetrics } from "./diagnostics.ts";
 import { ppo } from "./losses.ts";
 import { referencePolicy, scoreReference, updatePolicy } from "./policy-update.ts";
 import { HeadProcessReward, PROCESS, setStepTargets } from "./process-head.ts";
@@ -15,96 +17,168 @@ import { exploredMetrics } from "./rftt-metrics.ts";
 import { needsScores, rewardOf, REWARDS } from "./rftt-rewards.ts";
 import { drawsWhole, questionsOf, TRUNCATED } from "./sampling.ts";
 import type { Stage, Step } from "./stage.ts";
-import { carriesWeight, type Credit, creditOf, type Explored, type Path, setFields } from "./tree-credit.ts";
+import { carriesWeight, creditOf, type Explored, isChoice, isKept, type Path, setFields } from "./tree-credit.ts";
 import { allActions, stepValues, sumOf } from "./tree-losses.ts";
 import { adam, optimizerSettings } from "./update.ts";
 
 const count = z.int().positive();
 
 /** Defaults are those of RFTT's scripts (arXiv 2502.13389), but for step texts at temperature 1 and top-p 1, a floor, group advantages and `searchTokens`. */
-export const rfttSettings = z
-  .strictObject({
-    /** Questions a step. */
-    prompts: count.default(16),
-    /** `none`: as many plain samples of each question as a search would have rollouts. */
-    search: z.enum(["tree", "none"]).default("tree"),
-    rollouts: z.int().min(2).default(SEARCH_DEFAULTS.rollouts),
-    /** Rollouts of a tree at a time; 1: the sequential search. */
-    inFlight: count.default(SEARCH_DEFAULTS.inFlight),
-    /** Texts that a function may get at a node. */
-    texts: count.default(SEARCH_DEFAULTS.texts),
-    /** Steps of the longest path. */
-    depth: count.default(SEARCH_DEFAULTS.depth),
-    /** Exploration weight, and how it falls. */
-    c: z.number().min(0).default(SEARCH_DEFAULTS.c),
-    exploration: z.enum(["const", "exp", "lin"]).default(SEARCH_DEFAULTS.schedule),
-    /** Functions less likely than this are not expanded. */
-    floor: z.number().min(0).lt(1).default(SEARCH_DEFAULTS.floor),
-    /** Functions that the search never chooses. */
-    without: z.array(z.enum(FUNCTIONS)).default([]),
-    temperature: z.number().positive().default(SEARCH_DEFAULTS.temperature),
-    topP: z.number().positive().max(1).default(SEARCH_DEFAULTS.topP),
-    /** Trains on top-p samples, whose log-probs are not those of the distribution they were drawn from. */
-    allowTruncated: z.boolean().default(false),
-    /** Longest step, and longest `direct_answer`. */
-    stepTokens: count.default(SEARCH_DEFAULTS.stepTokens),
-    answerTokens: count.default(SEARCH_DEFAULTS.answerTokens),
-    /** Longest response. */
-    maxTokens: count.default(SEARCH_DEFAULTS.maxTokens),
-    reward: z.enum(REWARDS).default("paper"),
-    /** What an answer that is there but wrong earns. */
-    partialReward: z.number().min(0).lt(1).default(0.1),
-    /** `head`: learnt from the tree's own values, on the policy's hidden state; or a server's address. */
-    processReward: z.union([z.enum(["none", "head"]), processRewardSettings]).default("none"),
-    /** Weight of the difference that a step makes to the process reward model's score. */
-    stepCredit: z.number().min(0).default(0),
-    /** Weight of the head's loss, and its peak learning rate (`lr` when absent). */
-    processCoefficient: z.number().positive().default(1),
-    processLr: z.number().positive().optional(),
-    advantages: z.enum(["group", "tree", "whiten"]).default("group"),
-    /** Where V comes from: values weighed by the policy, or the search's visits, which its exploration biases. */
-    values: z.enum(["policy", "visits"]).default("policy"),
-    scaleByStd: z.boolean().default(true),
-    searchTokens: z.enum(["expected", "paper", "masked"]).default("expected"),
-    /** A path counts as often as rollouts ended there; without it once. */
-    duplicates: z.boolean().default(false),
-    /** Leaves out questions whose paths all have the same reward. */
-    dropFlatGroups: z.boolean().default(true),
-    /** Weight of the KL cost (k1) inside the reward. */
-    beta: z.number().min(0).default(0.01),
-    reference: z.enum(["stage-start", "base"]).default("stage-start"),
-    /** The ratio counts within [1 - clipLow, 1 + clipHigh]. */
-    clipLow: z.number().min(0).max(1).default(0.2),
-    clipHigh: z.number().min(0).default(0.2),
-    innerPasses: count.default(1),
-    /** Optimizer updates a pass, each on its share of the questions. */
-    minibatches: count.default(1),
-    /** A mean over all tokens of the minibatch's paths, or over each path's tokens and then over paths. */
-    normalize: z.enum(["token", "sequence"]).default("token"),
-    ...optimizerSettings({ lr: 5e-7, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
-  })
+const everySetting = z.strictObject({
+  /** Questions a step. */
+  prompts: count.default(16),
+  /** `none`: as many plain samples of each question as a search would have rollouts. */
+  search: z.enum(["tree", "none"]).default("tree"),
+  rollouts: z.int().min(2).default(SEARCH_DEFAULTS.rollouts),
+  /** Rollouts of a tree at a time; 1: the sequential search. */
+  inFlight: count.default(SEARCH_DEFAULTS.inFlight),
+  /** Texts that a function may get at a node. */
+  texts: count.default(SEARCH_DEFAULTS.texts),
+  /** Steps of the longest path. */
+  depth: count.default(SEARCH_DEFAULTS.depth),
+  /** Exploration weight, and how it falls. */
+  c: z.number().min(0).default(SEARCH_DEFAULTS.c),
+  exploration: z.enum(["const", "exp", "lin"]).default(SEARCH_DEFAULTS.schedule),
+  /** Functions less likely than this are not expanded. */
+  floor: z.number().min(0).lt(1).default(SEARCH_DEFAULTS.floor),
+  /** Functions that the search never chooses. */
+  without: z.array(z.enum(FUNCTIONS)).default([]),
+  temperature: z.number().positive().default(SEARCH_DEFAULTS.temperature),
+  topP: z.number().positive().max(1).default(SEARCH_DEFAULTS.topP),
+  /** Trains on top-p samples, whose log-probs are not those of the distribution they were drawn from. */
+  allowTruncated: z.boolean().default(false),
+  /** Longest step, and longest `direct_answer`. */
+  stepTokens: count.default(SEARCH_DEFAULTS.stepTokens),
+  answerTokens: count.default(SEARCH_DEFAULTS.answerTokens),
+  /** Longest response. */
+  maxTokens: count.default(SEARCH_DEFAULTS.maxTokens),
+  reward: z.enum(REWARDS).default("paper"),
+  /** What an answer that is there but wrong earns. */
+  partialReward: z.number().min(0).lt(1).default(0.1),
+  /** `head`: learnt from the tree's own values, on the policy's hidden state; or a server's address. */
+  processReward: z.union([z.enum(["none", "head"]), processRewardSettings]).default("none"),
+  /** Weight of the difference that a step makes to the process reward model's score. */
+  stepCredit: z.number().min(0).default(0),
+  /** Weight of the head's loss, and its peak learning rate (`lr` when absent). */
+  processCoefficient: z.number().positive().default(1),
+  processLr: z.number().positive().optional(),
+  advantages: z.enum(["group", "tree", "whiten"]).default("group"),
+  /** Where V comes from: values weighed by the policy, or the search's visits, which its exploration biases. */
+  values: z.enum(["policy", "visits"]).default("policy"),
+  scaleByStd: z.boolean().default(true),
+  searchTokens: z.enum(["expected", "paper", "masked"]).default("expected"),
+  /** A path counts as often as rollouts ended there; without it once. */
+  duplicates: z.boolean().default(false),
+  /** Leaves out questions whose paths all have the same reward; with `stepCredit` none, for steps teach there too. */
+  dropFlatGroups: z.boolean().default(true),
+  /** Weight of the KL cost (k1) inside the reward. */
+  beta: z.number().min(0).default(0.01),
+  reference: z.enum(["stage-start", "base"]).default("stage-start"),
+  /** The ratio counts within [1 - clipLow, 1 + clipHigh]. */
+  clipLow: z.number().min(0).max(1).default(0.2),
+  clipHigh: z.number().min(0).default(0.2),
+  innerPasses: count.default(1),
+  /** Optimizer updates a pass, each on its share of the questions. */
+  minibatches: count.default(1),
+  /** A mean over all tokens of the minibatch's paths, or over each path's tokens and then over paths. */
+  normalize: z.enum(["token", "sequence"]).default("token"),
+  ...optimizerSettings({ lr: 5e-7, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
+});
+const DEFAULTS = everySetting.parse({});
+
+export const rfttSettings = everySetting
   .refine((s) => drawsWhole({ ...s, topK: 0 }), TRUNCATED)
   .refine((s) => s.prompts % s.minibatches === 0, {
     path: ["minibatches"],
     error: "minibatches must divide prompts evenly",
   })
-  .refine((s) => s.processReward !== "none" || (s.stepCredit === 0 && !needsScores(s.reward)), {
-    path: ["processReward"],
-    error: "stepCredit and the rewards released-prm and released-orm need a process reward model",
-  })
-  .refine((s) => s.search === "tree" || s.advantages !== "tree", {
-    path: ["advantages"],
-    error: 'advantages = "tree" needs search = "tree", for plain samples share no steps',
-  })
-  .refine((s) => s.search === "tree" || (s.processReward === "none" && s.without.length === 0), {
-    path: ["search"],
-    error: 'processReward and without need search = "tree"',
-  })
-  .refine((s) => s.advantages === "whiten" || s.reward !== "released-prm", {
-    path: ["reward"],
-    error: 'released-prm rewards each step where it ends, which needs advantages = "whiten"',
+  .superRefine((settings, context) => {
+    for (const { key, why } of contradictions(settings)) {
+      context.addIssue({ code: "custom", path: [key], message: why, input: settings[key] });
+    }
   });
 export type RfttSettings = z.infer<typeof rfttSettings>;
+
+/** Settings that exclude each other, or of which one would count for nothing. */
+function contradictions(s: RfttSettings): { key: keyof RfttSettings; why: string }[] {
+  const found: { key: keyof RfttSettings; why: string }[] = [];
+  const refuse = (wrong: boolean, key: keyof RfttSettings, why: string) => void (wrong && found.push({ key, why }));
+  const unused = (key: keyof RfttSettings, why: string, change: string) =>
+    refuse(
+      !isDeepStrictEqual(s[key], DEFAULTS[key]),
+      key,
+      `${why}, so ${key} would count for nothing; ${change} or leave it out`,
+    );
+  const cut = cutBy(s.without);
+  if (cut !== undefined) refuse(true, "without", cut);
+  const released = s.reward !== "paper";
+  if (s.search === "none") {
+    refuse(
+      s.advantages === "tree",
+      "advantages",
+      'advantages = "tree" needs search = "tree", for plain samples share no steps',
+    );
+    for (const key of OF_A_SEARCH) unused(key, 'search = "none" draws plain samples', 'take search = "tree"');
+  } else if (released) {
+    const why = `the values in the tree are 1 for right and 0 for wrong where reward = "${s.reward}"`;
+    refuse(
+      s.searchTokens === "expected",
+      "searchTokens",
+      `${why}, another scale than the reward's; take "paper" or "masked"`,
+    );
+    refuse(
+      s.advantages === "tree",
+      "advantages",
+      `${why}, so that steps would not get that reward; take "group" or "whiten"`,
+    );
+  }
+  if (released) unused("partialReward", `reward = "${s.reward}" has no such part`, 'take reward = "paper"');
+  if (s.reward === "released-prm") {
+    const why = 'released-prm rewards each step where it ends, which needs advantages = "whiten"';
+    refuse(s.advantages !== "whiten", "reward", why);
+  }
+  if (s.advantages === "whiten")
+    unused("scaleByStd", "whitening divides by a deviation of its own", 'take advantages = "group"');
+  if (s.advantages === "tree") unused("normalize", "a token of a step counts once", 'take advantages = "group"');
+  if (s.processReward !== "head") {
+    for (const key of ["processLr", "processCoefficient"] as const)
+      unused(key, "there is no head", 'take processReward = "head"');
+  }
+  if (s.processReward === "none") {
+    refuse(
+      s.stepCredit > 0 || needsScores(s.reward),
+      "processReward",
+      "stepCredit and the rewards released-prm and released-orm need a process reward model",
+    );
+  }
+  return found;
+}
+
+/** Why no path comes to its end without these functions; undefined where one does. */
+function cutBy(fns: readonly Fn[]): string | undefined {
+  try {
+    withoutFunctions(G2, fns);
+    return undefined;
+  } catch (error) {
+    if (error instanceof UserError) return error.message;
+    throw error;
+  }
+}
+
+/** What only a search has; but for the limits of its steps, so that one setting turns it off. */
+const OF_A_SEARCH = [
+  "inFlight",
+  "texts",
+  "depth",
+  "c",
+  "exploration",
+  "floor",
+  "without",
+  "processReward",
+  "values",
+  "searchTokens",
+  "duplicates",
+] as const;
 
 /** The head that a process reward model on the policy needs. */
 export const rfttHeads = ({ processReward }: RfttSettings): HeadSpec[] => (processReward === "head" ? [PROCESS] : []);
@@ -128,13 +202,15 @@ export async function rftt(stage: Stage, settings: RfttSettings): Promise<void> 
 
     // 3. Advantages of paths or of steps, and the values of the functions that the search chose among.
     const credits = creditOf(explored, settings);
-    const kept = (credit: Credit) => !(credit.flat && settings.dropFlatGroups && settings.stepCredit === 0);
 
     // 4. Several passes, an update for each minibatch.
     const size = settings.prompts / settings.minibatches;
     const minibatches = Array.from({ length: settings.minibatches }, (_, m) => {
       const own = explored.slice(m * size, (m + 1) * size);
-      setFields(credits.slice(m * size, (m + 1) * size).filter(kept), settings.normalize);
+      setFields(
+        credits.slice(m * size, (m + 1) * size).filter((credit) => isKept(credit, settings)),
+        settings.normalize,
+      );
       if (settings.processReward === "head") setStepTargets(own);
       return { trees: own.map(({ tree }) => tree).filter(carriesWeight) };
     });
@@ -194,22 +270,28 @@ async function search(
   const scores = problems.map(() => new Map<SearchLeaf, number[]>());
   const value = async (leaves: SearchLeaf[]): Promise<number[]> => {
     const finished = leaves.filter((leaf) => leaf.finished);
-    const graded = await step.grade(
-      finished.map(({ question, text }) => ({ problem: problems[question], response: text })),
-    );
+    const items = finished.map(({ question, text }) => ({ problem: problems[question], response: text }));
+    const graded = await step.time("grade", () => step.grade(items));
     const gradeOf = new Map(finished.map((leaf, i) => [leaf, graded[i]]));
     // What every path's steps are worth, or of the unfinished paths alone where nothing else asks for it.
     const all = settings.stepCredit > 0 || settings.reward !== "paper";
     const asked = judge === undefined ? [] : leaves.filter((leaf) => all || !leaf.finished);
-    const found = await judge?.score(
-      asked.map(({ question, steps, ids }) => ({ question: questionText(problems[question]), steps, ids })),
+    const states = asked.map(({ question, steps, ids }) => ({
+      question: questionText(problems[question]),
+      steps,
+      ids,
+    }));
+    // A head is the engine's work; a server's is not.
+    const found = await step.time(settings.processReward === "head" ? "score" : "grade", async () =>
+      judge?.score(states),
     );
     asked.forEach((leaf, i) => scores[leaf.question].set(leaf, found?.[i] ?? []));
     return leaves.map((leaf) => {
       const { question, node } = leaf;
       const grade = gradeOf.get(leaf);
       const key = `${questions[question].key}/${node}`;
-      const judged = { grade, scores: scores[question].get(leaf), key };
+      const cutOff = CUT_OFF.includes(leaf.end);
+      const judged = { grade, cutOff, scores: scores[question].get(leaf), key };
       const { reward, steps } = rewardOf(settings.reward, judged, settings.partialReward);
       ends[question].set(node, { grade: { ...(grade ?? UNFINISHED), reward }, reward, steps });
       return settings.reward === "paper" ? reward : Number(grade !== undefined && solved(grade));
@@ -218,6 +300,8 @@ async function search(
   const { forest, trees, waves } = await step.time("sample", () =>
     searchTrees(stage.model, questions, { ...settings, schedule: settings.exploration, grammar: G2 }, { value }),
   );
+  const segments = forest.flatMap((tree) => tree.segments);
+  step.countGenerated(segments.filter(isChoice).length);
   const grades: Grade[] = [];
   const explored = forest.map((tree, q): Explored => {
     const { nodes, leaves } = trees[q];
@@ -235,8 +319,11 @@ async function search(
     });
     return { tree, nodes, paths, scores: scoresByNode(nodes, scores[q]) };
   });
-  return { explored, grades, metrics: { waves } };
+  return { explored, grades, metrics: { waves, ...cutMetrics(segments) } };
 }
+
+/** Ends of paths that might have come to an answer. */
+const CUT_OFF: readonly End[] = ["depth", "budget", "length"];
 
 /** A path that was cut off or lost its way: nothing to grade. */
 const UNFINISHED: Grade = { reward: 0, parts: {} };
@@ -272,13 +359,17 @@ async function samplePlainly(
   const items = problems.flatMap((problem, q) => responses[q].map((response) => ({ problem, response })));
   const verdicts = await step.time("grade", () => step.grade(items));
   const grades: Grade[] = [];
-  let faults = 0;
+  let faulty = 0;
   const explored = forest.map((tree, q): Explored => {
     const paths = tree.segments.slice(1).map((leaf, i): Path => {
       const verdict = verdicts[q * settings.rollouts + i];
-      const text = responses[q][i];
-      const finished = leaf.stop !== "length";
-      faults += Number(parseTolerant(text).faults.length > 0);
+      const { stop, tokens } = leaf;
+      // With the closing tag that ended it, which is no part of the response.
+      const written = stage.tokenizer.decode(stop === "eos" ? tokens.subarray(0, -1) : tokens);
+      const { steps, faults } = parseTolerant(written);
+      // As at a leaf of the search, only a path of the grammar that has come to its end is graded.
+      const finished = stop !== "length" && faults.length === 0 && validate(steps, G2) === undefined;
+      faulty += Number(faults.length > 0);
       const judged = { grade: finished ? verdict : undefined, key: `${questions[q].key}/${i}` };
       const { reward } = rewardOf(settings.reward, judged, settings.partialReward);
       grades.push({ ...(finished ? verdict : UNFINISHED), reward });
@@ -287,7 +378,8 @@ async function samplePlainly(
     });
     return { tree, nodes: [], paths, scores: new Map() };
   });
-  return { explored, grades, metrics: { faulty: faults / grades.length } };
+  const cut = cutMetrics(forest.flatMap((tree) => tree.segments));
+  return { explored, grades, metrics: { faulty: faulty / grades.length, ...cut } };
 }
 
 function serverMetrics({ counts }: HttpProcessReward): Record<string, number> {

@@ -106,6 +106,8 @@ export interface Step {
   log(metrics: Record<string, number>): void;
   /** Samples for rollouts/. */
   keep(forest: Forest): void;
-  /** Time spent sampling and training, for timings.jsonl: `await step.time("sample", () => ...)`. */
+  /** Counts tokens as generated that stand in samples although no model drew them, such as the functions that a search chose. */
+  countGenerated(tokens: number): void;
+  /** Time spent sampling and training, for timings.jsonl: `await step.time("sample", () => ...)`. What is timed inside of it counts there alone. */
   time<T>(what: "sample" | "grade" | "score" | "train", work: () => Promise<T>): Promise<T>;
 }

@@ -30,6 +30,7 @@ const settings = (more: Partial<CreditSettings> = {}): CreditSettings => ({
   searchTokens: "expected",
   beta: 0.05,
   scaleByStd: true,
+  dropFlatGroups: true,
   stepCredit: 0,
   ...more,
 });
@@ -346,6 +347,77 @@ test("V by the policy: values of functions weighed by their probability among th
   const policy = renormalised(children.map(({ prior }) => Math.log(prior)));
   const expected = children.reduce((sum, { id }, i) => sum + policy[i] * (values.get(id) ?? NaN), 0);
   expect(values.get(0)).toBeCloseTo(expected, 6);
+});
+
+describe("functions are on the scale of the texts around them", () => {
+  const raw = async (more: Partial<CreditSettings>) => {
+    const explored = await explore(0);
+    const credits = creditOf(explored, settings({ beta: 0, ...more }));
+    return { explored, credits };
+  };
+  const gap = ({ actions: [a, b] }: { actions: { value: number }[] }) => a.value - b.value;
+
+  test("whitened ones are divided by the whitening's deviation", async () => {
+    const plain = await raw({ scaleByStd: false });
+    const whitened = await raw({ advantages: "whiten" });
+    const { paths } = whitened.credits.find(({ flat }) => !flat)!;
+    const other = paths.findIndex(({ path }) => path.reward !== paths[0].path.reward);
+    const last = (i: number) => [...paths[i].advantages.values()][0][0];
+    const deviation = (paths[0].path.reward - paths[other].path.reward) / (last(0) - last(other));
+    expect(deviation).toBeGreaterThan(0);
+    expect(deviation).not.toBeCloseTo(1, 1);
+    const pairs = plain.credits.flatMap(({ decisions }, t) =>
+      decisions.map((decision, d) => [gap(decision), gap(whitened.credits[t].decisions[d])]),
+    );
+    expect(pairs.some(([plainly]) => plainly !== 0)).toBe(true);
+    for (const [plainly, white] of pairs) expect(white).toBeCloseTo(plainly / deviation, 6);
+  });
+
+  test("of a question with equal rewards that is kept only the KL cost is left", async () => {
+    const explored = await explore(0);
+    for (const { paths } of explored) for (const path of paths) path.reward = 0.5;
+    for (const { nodes } of explored) for (const node of nodes) if (node.end !== undefined) node.value = 0.5;
+    const credits = creditOf(explored, settings({ dropFlatGroups: false }));
+    const values = credits.flatMap(({ decisions }) => decisions.flatMap(({ actions }) => actions));
+    expect(values.length).toBeGreaterThan(0);
+    for (const { value } of values) expect(Math.abs(value)).toBeLessThan(0.1);
+  });
+
+  test("stepCredit goes to the function as to the text of its step", async () => {
+    const before = await raw({});
+    const { explored } = before;
+    for (const one of explored) one.scores = new Map(one.nodes.map(({ id }) => [id, (id % 7) / 7]));
+    const credits = creditOf(explored, settings({ beta: 0, stepCredit: 0.5 }));
+    const shifts = credits.flatMap(({ decisions }, t) => {
+      const { nodes, scores } = explored[t];
+      const differences = stepDifferences(nodes, scores);
+      return decisions.flatMap(({ actions }, d) =>
+        actions.map(({ segment, value }, a) => {
+          const texts = nodes
+            .filter(({ choice, N }) => choice === segment && N > 0)
+            .map(({ id }) => differences.get(id)!);
+          return [value - before.credits[t].decisions[d].actions[a].value, 0.5 * meanAndStd(texts).mean];
+        }),
+      );
+    });
+    expect(shifts.some(([, expected]) => expected !== 0)).toBe(true);
+    for (const [shift, expected] of shifts) expect(shift).toBeCloseTo(expected, 6);
+  });
+});
+
+test("whitening leaves out the questions that are not trained", async () => {
+  const explored = await explore(0);
+  for (const path of explored[1].paths) path.reward = 0;
+  const found = (more: Partial<CreditSettings>) =>
+    creditOf(explored, settings({ advantages: "whiten", searchTokens: "paper", beta: 0, ...more }))[0].paths;
+  const mean = (paths: ReturnType<typeof found>) =>
+    meanAndStd(
+      paths.flatMap(({ path, advantages }) =>
+        Array.from({ length: path.count }, () => [...advantages.values()].flatMap((values) => [...values])).flat(),
+      ),
+    ).mean;
+  expect(mean(found({}))).toBeCloseTo(0, 6);
+  expect(Math.abs(mean(found({ dropFlatGroups: false })))).toBeGreaterThan(0.01);
 });
 
 test("equal rewards and no KL cost teach nothing", async () => {

@@ -33,6 +33,8 @@ export interface CreditSettings {
   /** Weight of the KL cost inside the reward. */
   beta: number;
   scaleByStd: boolean;
+  /** Leaves out questions whose paths all have the same reward. */
+  dropFlatGroups: boolean;
   /** Weight of the difference that a step makes to the process reward model's score. */
   stepCredit: number;
 }
@@ -59,6 +61,12 @@ export interface Credit {
   once: Map<number, Float64Array>;
   decisions: Decision[];
 }
+
+/** Whether a question is trained; with `stepCredit` one of equal rewards teaches too. */
+export const isKept = (
+  { flat }: Pick<Credit, "flat">,
+  s: Pick<CreditSettings, "dropFlatGroups" | "stepCredit">,
+): boolean => !(flat && s.dropFlatGroups && s.stepCredit === 0);
 
 /** A function's token that a search chose, and nothing else. */
 export const isChoice = ({ allowed }: Segment): boolean => allowed !== undefined;
@@ -115,31 +123,36 @@ function actionsOf(
  * Advantages of a step's trees.
  *
  * - `group`: the path's reward relative to its question's other paths, minus beta times the KL cost still to come (k1).
- * - `whiten`: the returns of the rewards as they are placed, minus that cost, whitened over all tokens of all paths (REINFORCE++, arXiv 2501.03262; RFTT).
- *   A token that several paths share has a return on each of them, and counts in mean and variance once for each.
+ * - `whiten`: the returns of the rewards as they are placed, minus that cost, whitened over all tokens of all paths that are trained (REINFORCE++, arXiv
+ *   2501.03262; RFTT). A token that several paths share has a return on each of them, and counts in mean and variance once for each.
  * - `tree`: V(n) - V(parent) for the tokens of step n, each once, minus beta times their own KL cost.
  *
- * With `stepCredit` a step also gets that times the difference which it made to the process reward model's score, never a sum of scores:
- * that would pay for length.
+ * Only the KL of trained tokens is a cost; functions that are trained by all actions have their own cost in their value. Their values are on the scale of
+ * the advantages around them: divided by the group's deviation, or by the whitening's.
+ *
+ * With `stepCredit` a step, its function included, also gets that times the difference which it made to the process reward model's score, never a
+ * sum of scores: that would pay for length.
  */
 export function creditOf(explored: readonly Explored[], settings: CreditSettings): Credit[] {
   const credits = explored.map((one): Credit => {
     const { tree, paths } = one;
     const rewards = paths.map(({ reward }) => reward);
     const flat = isFlat(rewards);
-    const scale = settings.scaleByStd && settings.advantages !== "whiten" ? 1 / (stdOf(paths) + 1e-4) : 1;
+    const divided = settings.scaleByStd && settings.advantages !== "whiten";
+    // Of equal rewards only the KL cost is left.
+    const scale = flat ? 0 : divided ? 1 / (stdOf(paths) + 1e-4) : 1;
     const values = nodeValues(one.nodes, settings.values);
     const empty = { tree, flat, paths: [], once: new Map<number, Float64Array>() };
     const decisions =
-      settings.searchTokens === "expected" && !(flat && settings.beta === 0)
+      settings.searchTokens === "expected" && !(flat && settings.beta === 0 && settings.stepCredit === 0)
         ? decisionsOf(one, values, scale, settings)
         : [];
     if (settings.advantages === "tree") {
-      return { ...empty, once: stepAdvantages(one, values, flat ? 0 : scale, settings), decisions };
+      return { ...empty, once: stepAdvantages(one, values, scale, settings), decisions };
     }
     return { ...empty, paths: pathAdvantages(one, settings), decisions };
   });
-  if (settings.advantages === "whiten") whitenPaths(credits.flatMap(({ paths }) => paths));
+  if (settings.advantages === "whiten") whiten(credits.filter((credit) => isKept(credit, settings)));
   for (const [i, credit] of credits.entries()) addStepCredit(credit, explored[i], settings);
   return credits;
 }
@@ -178,8 +191,12 @@ export function klCost({ logprobs, fields }: Segment, i: number, beta: number): 
   return beta === 0 || logprobs === undefined ? 0 : beta * k1(logprobs[i], fields.refLogprobs[i]);
 }
 
-/** (A - mean) / sqrt(max(var, 1e-8)) over all tokens of all paths, each as often as its path counts; the population's variance (as OpenRLHF has it). */
-function whitenPaths(paths: readonly PathCredit[]): void {
+/**
+ * (A - mean) / sqrt(max(var, 1e-8)) over all tokens of all paths, each as often as its path counts; the population's variance (as OpenRLHF has it). Actions
+ * are compared with each other, so that theirs need the scale alone.
+ */
+function whiten(credits: readonly Credit[]): void {
+  const paths = credits.flatMap((credit) => credit.paths);
   let tokens = 0;
   let sum = 0;
   let squares = 0;
@@ -197,6 +214,9 @@ function whitenPaths(paths: readonly PathCredit[]): void {
   const scale = Math.sqrt(Math.max(squares / tokens, 1e-8));
   for (const { advantages } of paths) {
     for (const values of advantages.values()) values.forEach((value, i) => (values[i] = (value - mean) / scale));
+  }
+  for (const { decisions } of credits) {
+    for (const { actions } of decisions) for (const action of actions) action.value /= scale;
   }
 }
 
@@ -247,16 +267,29 @@ function decisionsOf(
   });
 }
 
-/** Adds stepCredit (s(n) - s(parent)) to a step's tokens; the first steps of a question are compared with their mean. */
-function addStepCredit({ paths, once }: Credit, { nodes, scores }: Explored, { stepCredit }: CreditSettings): void {
+/**
+ * Adds stepCredit (s(n) - s(parent)) to a step's tokens, and to the value of an action the mean over its texts; the first steps of a question are compared with
+ * their mean.
+ */
+function addStepCredit(
+  { paths, once, decisions }: Credit,
+  { nodes, scores }: Explored,
+  { stepCredit }: CreditSettings,
+): void {
   if (stepCredit === 0) return;
+  const ofChoice = new Map<number, number[]>();
   for (const [id, difference] of stepDifferences(nodes, scores)) {
     const { segment, choice } = nodes[id];
+    ofChoice.set(choice, [...(ofChoice.get(choice) ?? []), difference]);
     for (const advantages of [once, ...paths.map((path) => path.advantages)]) {
       for (const s of [segment, choice]) {
         advantages.get(s)?.forEach((value, i, own) => (own[i] = value + stepCredit * difference));
       }
     }
+  }
+  for (const action of decisions.flatMap(({ actions }) => actions)) {
+    const differences = ofChoice.get(action.segment);
+    if (differences !== undefined) action.value += stepCredit * meanAndStd(differences).mean;
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Sample, SampleRequest } from "../engine/types.ts";
-import type { Segment, StopReason, Tree } from "../forest/types.ts";
+import type { Segment, Tree } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { allowedNext, type Fn, type Step } from "../tags/index.ts";
 import { Mcts, type Rollout } from "./mcts.ts";
@@ -15,7 +15,7 @@ interface NodeState extends Omit<SearchNode, "id" | "parent" | "depth" | "N" | "
   /** From the prompt on; undefined until its text is there. */
   ids?: Int32Array;
   ends: number[];
-  sample?: { tokens: Int32Array; logprobs: Float32Array; stop: StopReason };
+  sample?: Pick<Sample, "tokens" | "logprobs" | "stop" | "cutMass">;
 }
 
 /** One question's search: what it asks the model next, and what becomes of the answers. */
@@ -154,7 +154,7 @@ export class TreeSearch {
     };
   }
 
-  private textOf(node: SearchNode, { tokens, logprobs, stop }: NonNullable<NodeState["sample"]>): Segment {
+  private textOf(node: SearchNode, { tokens, logprobs, stop, cutMass }: NonNullable<NodeState["sample"]>): Segment {
     const { temperature, topP } = this.settings;
     const { id, N, Q, prior, end, value, rollouts } = node;
     return {
@@ -164,7 +164,7 @@ export class TreeSearch {
       logprobs,
       ...(temperature !== 1 && temperature !== 0 && { temperature }),
       ...(topP < 1 && { truncated: true }),
-      fields: {},
+      fields: cutMass === undefined ? {} : { cutMass },
       outcome: {
         node: id,
         visits: N,
@@ -231,12 +231,12 @@ export class TreeSearch {
       this.expand(node, allowedNext(this.settings.grammar, []), sample.idLogprobs);
       return;
     }
-    const { tokens, logprobs, stop } = sample;
+    const { tokens, logprobs, stop, cutMass } = sample;
     const before = this.before(node);
     state.ids = concat(before, Int32Array.of(this.tags.open[fn]), tokens);
     state.ends = [...state.ends, state.ids.length - 1];
     state.steps = [...steps, { fn, text: sample.text.trim() }];
-    state.sample = { tokens, logprobs, stop };
+    state.sample = { tokens, logprobs, stop, cutMass };
     state.end = this.endOf(node, sample, before.length);
     if (state.end === undefined) this.expand(node, allowedNext(this.settings.grammar, path), sample.nextLogprobs);
   }

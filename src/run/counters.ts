@@ -20,6 +20,11 @@ export class RunCounters {
     this.atAttach = this.own();
   }
 
+  /** Counts tokens as generated that no model drew. */
+  addGenerated(tokens: number): void {
+    this.base.generated += tokens;
+  }
+
   /** Does work whose tokens are none of the run's. */
   async apart<T>(work: () => Promise<T>): Promise<T> {
     const before = this.own();

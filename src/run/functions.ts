@@ -8,14 +8,21 @@ export type Functions = "tokens" | "text";
 export const addedTokens = ({ functions }: { functions?: Functions }): readonly string[] | undefined =>
   functions === "tokens" ? TAG_TOKENS : undefined;
 
-/** Throws a UserError where a stage trains tokens that the recipe's model has not. */
+/** Throws a UserError where a stage trains tokens, or chooses among them, that the recipe's model has not. */
 export function checkFunctions(
-  { functions, stages }: { functions?: Functions; stages: { settings: Record<string, unknown> }[] },
+  { functions, stages }: { functions?: Functions; stages: { method: string; settings: Record<string, unknown> }[] },
   source: string,
 ): void {
-  const stage = stages.findIndex(({ settings }) => settings.tokensLr !== undefined);
-  if (stage < 0 || functions === "tokens") return;
-  throw new UserError(
-    `${source}: \`stage.${stage + 1}.tokensLr\` is of use with \`functions = "tokens"\` alone; add that or take it out`,
-  );
+  if (functions === "tokens") return;
+  for (const [i, { method, settings }] of stages.entries()) {
+    const stage = `${source}: \`stage.${i + 1}`;
+    if (settings.tokensLr !== undefined) {
+      throw new UserError(`${stage}.tokensLr\` is of use with \`functions = "tokens"\` alone; add that or take it out`);
+    }
+    if (method === "rftt" && settings.search === "tree") {
+      throw new UserError(
+        `${stage}\` searches over functions, each of which has to be one token; add \`functions = "tokens"\` to the recipe, or set search = "none"`,
+      );
+    }
+  }
 }

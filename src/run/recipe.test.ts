@@ -75,6 +75,15 @@ describe("parseRecipe", () => {
     );
   });
 
+  test("a search over functions needs them as tokens, and says so before anything runs", () => {
+    const searched = 'model = "tiny"\ntask = "tagged"\n[[stage]]\nmethod = "rftt"\nsteps = 1\n';
+    expect(mistake(searched)).toBe(
+      'recipe.toml: `stage.1` searches over functions, each of which has to be one token; add `functions = "tokens"` to the recipe, or set search = "none"',
+    );
+    expect(read(`functions = "tokens"\n${searched}`).stages).toHaveLength(1);
+    expect(read(`${searched}search = "none"\n`).stages).toHaveLength(1);
+  });
+
   test("an engine that cannot add tokens says what works there", () => {
     const has: Capabilities = {
       losses: [],

@@ -1,7 +1,6 @@
 import { appendFileSync, existsSync, readFileSync, truncateSync } from "node:fs";
 import { z } from "zod";
 import { createLocalEngine } from "../engine/local/index.ts";
-import type { Engine } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
 import type { EvaluatedSample } from "../eval/samples.ts";
 import { SCORE, solutionScore, solutionTree } from "../method/rerank.ts";
@@ -28,8 +27,6 @@ export interface RerankOptions {
   split: Split;
   /** The format in which they were asked. */
   format?: string;
-  /** The local engine when absent. Closed by its owner. */
-  engine?: Engine;
   onProgress?: (done: number, of: number) => void;
 }
 
@@ -68,7 +65,7 @@ export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
   if (missing.length > 0) {
     const given = options.task ?? { reference: recipe.task, baseDir: recipe.baseDir };
     const task = await loadTask(given.reference, { baseDir: given.baseDir, seed: recipe.seed });
-    const engine = options.engine ?? createLocalEngine({ memoryGb: recipe.memory });
+    const engine = createLocalEngine({ memoryGb: recipe.memory });
     try {
       const source = sourceInFormat(await task.problems(options.split), options.format);
       const problems = await problemsOf(source, missing, `${task.name}, ${options.split}`);
@@ -95,7 +92,7 @@ export async function rerankSamples(options: RerankOptions): Promise<Reranked> {
       }
       await model.close();
     } finally {
-      if (options.engine === undefined) await engine.close();
+      await engine.close();
       await task.close();
     }
   }

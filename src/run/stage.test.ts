@@ -162,6 +162,22 @@ describe("budgets", () => {
     expect(stage.done).toBe(1);
   });
 
+  test("tokens that no model drew count where a method says so", async () => {
+    const stage = makeStage({ method: "grpo", budget: "generatedTokens = 20" });
+    await run(stage, (step) => step.countGenerated(8));
+    expect(jsonLines("metrics.jsonl").map((line) => line.generated)).toEqual([8, 16, 24]);
+  });
+
+  test("what is timed inside of something else counts there alone", async () => {
+    const stage = makeStage({ budget: "steps = 1" });
+    const wait = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+    await run(stage, (step) => step.time("sample", () => step.time("grade", () => wait(200))));
+    const [{ sample, grade, engineSeconds }] = jsonLines("timings.jsonl").map((line) => ({ ...line }));
+    expect(Number(grade)).toBeGreaterThan(0.19);
+    expect(Number(sample)).toBeLessThan(Number(grade));
+    expect(engineSeconds).toBe(sample);
+  });
+
   test("stopAt ends inside the schedule", async () => {
     const stage = makeStage({ budget: 'steps = 10\nstopAt = 3\nschedule = { kind = "linear" }' });
     expect(await run(stage, (step) => step.lr())).toEqual([0.5, 0.45, 0.4]);

@@ -1,5 +1,4 @@
 import { resolve } from "node:path";
-import { RandomStream } from "../engine/random.ts";
 import type { Model, Policy } from "../engine/types.ts";
 import { DivergedError, UserError } from "../errors.ts";
 import type { Forest } from "../forest/types.ts";
@@ -11,6 +10,7 @@ import type { RunCounters } from "./counters.ts";
 import { allProblems, questionsOfFile } from "../task/leaks.ts";
 import type { RunFolder } from "./folder.ts";
 import type { VerdictJournal } from "./journal.ts";
+import { Order } from "./order.ts";
 import type { Progress } from "./progress.ts";
 import { readRecords, readStoredSamples } from "./records.ts";
 import type { StageRecipe } from "./recipe.ts";
@@ -324,6 +324,8 @@ class RunStep implements DrawingStep {
   private readonly timesSeen = new Map<string, number>();
   private readonly graded = new Map<string, number>();
   private rate: number | undefined;
+  /** What is being timed, and the seconds of it that were timed apart. */
+  private timed: { what: Activity; inside: number } | undefined;
 
   constructor(stage: RunStage) {
     this.stage = stage;
@@ -389,16 +391,29 @@ class RunStep implements DrawingStep {
     this.kept.push(...forest);
   }
 
+  countGenerated(tokens: number): void {
+    this.stage.shared.counters.addGenerated(tokens);
+  }
+
   async time<T>(what: Activity, work: () => Promise<T>): Promise<T> {
     const { progress, counters } = this.stage.shared;
+    const around = this.timed;
+    const own = { what, inside: 0 };
+    this.timed = own;
     progress.activity(what);
     const start = performance.now();
     try {
       return await work();
     } finally {
-      const seconds = (performance.now() - start) / 1000;
+      const elapsed = (performance.now() - start) / 1000;
+      const seconds = elapsed - own.inside;
       this.spent[what] = (this.spent[what] ?? 0) + seconds;
       if (what !== "grade") counters.engineSeconds += seconds;
+      this.timed = around;
+      if (around !== undefined) {
+        around.inside += elapsed;
+        progress.activity(around.what);
+      }
     }
   }
 
@@ -412,35 +427,4 @@ class RunStep implements DrawingStep {
 function totalSteps({ budget, stopAt }: StageRecipe): number | undefined {
   if (stopAt !== undefined && stopAt >= 1) return stopAt;
   return budget.kind === "steps" ? Math.ceil(budget.amount * (stopAt ?? 1)) : undefined;
-}
-
-/**
- * The order in which a stage sees problems, a function of its seed alone: a fresh permutation of a finite split for every epoch;
- * of an endless one, consecutive problems from a random place.
- */
-export class Order {
-  readonly size: number;
-  private readonly seed: string;
-  private readonly offset: number;
-  private epoch = -1;
-  private permutation: number[] = [];
-
-  constructor(size: number, seed: string) {
-    this.size = size;
-    this.seed = seed;
-    this.offset = new RandomStream(`${seed}/start`).below(2 ** 24);
-  }
-
-  /** The index of the item that comes after `cursor` others. */
-  at(cursor: number): number {
-    const { size } = this;
-    if (size === Infinity) return this.offset + cursor;
-    const epoch = Math.floor(cursor / size);
-    if (epoch !== this.epoch) {
-      const identity = Array.from({ length: size }, (_, i) => i);
-      this.permutation = new RandomStream(`${this.seed}/epoch ${epoch}`).shuffle(identity);
-      this.epoch = epoch;
-    }
-    return this.permutation[cursor % size];
-  }
 }

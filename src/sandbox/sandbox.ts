@@ -14,8 +14,6 @@ export interface SandboxOptions {
   seconds?: number;
   /** Megabytes of the interpreter's memory, 30 of which it takes itself; 256 when absent. */
   memory?: number;
-  /** Kilobytes that a program may print; 64 when absent. */
-  output?: number;
   /** A folder of wheels of sympy and mpmath: makes `import sympy` work. */
   wheels?: string;
   /**
@@ -41,6 +39,9 @@ interface Job {
   reject(error: unknown): void;
 }
 
+/** What a program may print; a gold solution prints nothing. */
+const PRINTED_BYTES = 64 * 2 ** 10;
+
 /** Opens a pool of processes, each started when it is first needed and kept. Throws a UserError where pyodide or a wheel is missing. */
 export function openSandbox(options: SandboxOptions = {}): Sandbox {
   const { workers = Math.min(4, availableParallelism()), seconds = 2, restore = true } = options;
@@ -48,7 +49,7 @@ export function openSandbox(options: SandboxOptions = {}): Sandbox {
     pyodide: pyodideFolder(),
     harness: HARNESS,
     memory: (options.memory ?? 256) * 2 ** 20,
-    output: (options.output ?? 64) * 2 ** 10,
+    output: PRINTED_BYTES,
     wheels: options.wheels === undefined ? [] : readWheels(options.wheels),
   };
   const queue: Job[] = [];

@@ -6,7 +6,7 @@ import { type EvaluatedSample, programResultSchema } from "../eval/samples.ts";
 import type { Segment } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import type { Recipe } from "../run/recipe.ts";
-import { Order } from "../run/stage.ts";
+import { Order } from "../run/order.ts";
 import type { Problem, ProgramResult, Task } from "../task/types.ts";
 import { readJsonLines } from "./lines.ts";
 import type { StepRollouts } from "./rollouts.ts";
