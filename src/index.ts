@@ -91,7 +91,8 @@ export { sft, type SftSettings } from "./method/sft.ts";
 export { grpo, type GrpoSettings } from "./method/grpo.ts";
 export { selftrain, type SelftrainSettings } from "./method/selftrain.ts";
 export { onlineSelftrain, type OnlineSelftrainSettings } from "./method/selftrain-online.ts";
-export { motif, type MotifSettings } from "./method/motif.ts";
+export { motif } from "./method/motif.ts";
+export type { MotifSettings } from "./method/motif-settings.ts";
 export { reft, type ReftSettings } from "./method/reft.ts";
 export { rerank, type RerankSettings } from "./method/rerank.ts";
 export {

@@ -124,5 +124,8 @@ test("budgets that do not fit the context, and a layout that nobody asks for, ar
     /needs \d+ tokens in stage 1-motif, and the context holds 128; lower maxTokens or progressTokens, leave it out/,
   );
   await expect(refused("motif.formatWeight=1")).rejects.toThrow(/words its own rounds/);
+  await expect(refused("motif.outsideTags=1")).rejects.toThrow(
+    /`stage\.1`: task letters words its own rounds, which have no tags, so that outsideTags counts for nothing/,
+  );
   expect(() => readRecipe(join(dir, "motif.toml"), ["motif.maxTokens=[4,4]"])).toThrow(/one for each of 3 rounds/);
 });

@@ -96,6 +96,15 @@ describe("an evaluation in rounds", () => {
     expect([ended.code, ended.stderr.trim()]).toEqual([1, message]);
   });
 
+  test("a format of the questions has no part in rounds", async () => {
+    const asked = ["eval", "--model", "tiny", "--task", '{ name = "lists", formats = true }', "--limit", "2"];
+    const ended = await rifft([...asked, "--rounds", "2", "--format", "tagged", "--out", join(dir, "refused")]);
+    expect([ended.code, ended.stderr.trim()]).toEqual([
+      1,
+      "error: --format: rounds have a prompt of their own, so that a format counts for nothing beside --rounds; leave one of the two out",
+    ]);
+  });
+
   test("a task whose prompts are plain text and that words no rounds says so", async () => {
     const asked = "eval --model tiny --task wordproblems --limit 2 --rounds 2 --out".split(" ");
     const ended = await rifft([...asked, join(dir, "refused")]);

@@ -1,6 +1,7 @@
 import type { Loss, Model, OptimSettings, Sample, SampleRequest } from "../engine/types.ts";
 import type { Forest } from "../forest/types.ts";
-import { motif, motifSettings } from "../method/motif.ts";
+import { motif } from "../method/motif.ts";
+import { motifSettings } from "../method/motif-settings.ts";
 import type { ModelConfig } from "../model/types.ts";
 import { createTask } from "../task/create.ts";
 import type { Problem, RoundsDefinition } from "../task/types.ts";

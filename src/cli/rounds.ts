@@ -5,6 +5,8 @@ import { positiveWhole } from "./options.ts";
 
 /** What the options of `roundFlags` give. */
 export interface RoundFlags {
+  /** Of a command that has formats, too: none stands beside rounds. */
+  format?: string;
   rounds?: number;
   adaptive?: boolean;
   roundStyle?: RoundStyle;

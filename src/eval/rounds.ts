@@ -23,6 +23,8 @@ export const roundOptions = {
 export type EvaluationRounds = Omit<RoundsSettings, "maxTokens">;
 
 interface RoundOptions {
+  /** One of the problems' other formats. */
+  format?: string;
   rounds?: number;
   adaptive?: boolean;
   style?: EvaluationRounds["style"];
@@ -32,6 +34,11 @@ interface RoundOptions {
 /** Undefined where no rounds are asked for. Throws a UserError for options that would then do nothing; `name` writes an option as the user does. */
 export function evaluationRounds(options: RoundOptions, name: (key: string) => string): EvaluationRounds | undefined {
   const { rounds, adaptive = false, style = "default", progressTokens } = options;
+  if (rounds !== undefined && options.format !== undefined) {
+    throw new UserError(
+      `${name("format")}: rounds have a prompt of their own, so that a format counts for nothing beside ${name("rounds")}; leave one of the two out`,
+    );
+  }
   if (rounds !== undefined) return { rounds, adaptive, style, ...(progressTokens !== undefined && { progressTokens }) };
   const alone = (["adaptive", "style", "progressTokens"] as const).find((key) => options[key] !== undefined);
   if (alone === undefined) return undefined;

@@ -63,7 +63,7 @@ describe("an experiment file", () => {
   });
 
   test("further evaluations in other formats, by search, and within a budget of tokens", () => {
-    const tagged = parts.grpo.replace('name = "grpo"', 'name = "grpo"\nevaluate = { format = "tagged", rounds = 2 }');
+    const tagged = parts.grpo.replace('name = "grpo"', 'name = "grpo"\nevaluate = { format = "tagged" }');
     const also = [
       'also = [{ name = "plain", format = "default", rounds = 0 }, { name = "votes", n = 8, tokens = 90 },',
       '{ name = "search", arms = ["grpo"], search = 4, tokens = 90 }]',
@@ -76,7 +76,7 @@ describe("an experiment file", () => {
     ]);
     expect(alsoOf(experiment, "grpo")).toEqual([
       { name: "plain", at: "end", spec: test },
-      { name: "votes", at: "end", spec: { ...test, format: "tagged", rounds: 2, n: 8, temperature: 1 }, tokens: 90 },
+      { name: "votes", at: "end", spec: { ...test, format: "tagged", n: 8, temperature: 1 }, tokens: 90 },
       { name: "search", at: "end", spec: { ...test, format: "tagged", search: 4, n: 4, temperature: 1 }, tokens: 90 },
     ]);
   });
@@ -85,6 +85,8 @@ describe("an experiment file", () => {
     ['{ name = "a", tokens = 9 }', /`also.1.tokens`: say how many samples there may be at most/],
     ['{ name = "a", searchValue = "head" }', /`also.1.searchValue` needs .*`also.1.search`/],
     ['{ name = "a", rounds = 2, without = ["verify"] }', /rounds have no functions: leave .*`also.1.without`/],
+    ['{ name = "a", rounds = 2, format = "tagged" }', /`also.1.format`: rounds have a prompt of their own/],
+    ['{ name = "a", adaptive = true }', /`also.1.adaptive` needs .*`also.1.rounds`/],
     ['{ name = "a", search = 4, n = 2 }', /`also.1.search`: a search draws its rollouts in place of samples/],
   ])("also = [%s] says too little or too much", (line, message) => {
     expect(() => parse({ head: `${parts.head}\nalso = [${line}]` })).toThrow(message);
@@ -109,6 +111,10 @@ describe("an experiment file", () => {
   });
 
   test.each([
+    [
+      'evaluate = { format = "tagged", rounds = 2 }',
+      /arm "grpo": `format`: rounds have a prompt of their own.*beside .*`rounds`/,
+    ],
     ["evaluate = { adaptive = true }", /arm "grpo": `adaptive` needs .*`rounds`, the number of rounds/],
     ["evaluate = { n = 4 }", /unknown key `arm.2.evaluate.n`/],
   ])("an arm with %s is refused", (line, message) => {

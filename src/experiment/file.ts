@@ -208,7 +208,10 @@ export function parseExperiment(
     if (unknown !== undefined)
       refuse(`\`also.${i + 1}.arms\`: there is no arm "${unknown}" (arms: ${names.join(", ")})`);
     for (const arm of arms ?? names) {
-      evaluationSearch(alsoSpec({ ...parsed, baseDir }, one, arm), (key) => `${source}: \`also.${i + 1}.${key}\``);
+      const spec = alsoSpec({ ...parsed, baseDir }, one, arm);
+      const key = (name: string) => `${source}: \`also.${i + 1}.${name}\``;
+      evaluationSearch(spec, key);
+      evaluationRounds(spec, key);
     }
   });
   checkSettings(parsed.arm, refuse);

@@ -173,6 +173,16 @@ function contradictions(s: GroupSettings, member: Member): { key: keyof GroupSet
     ],
     [s.overlongBuffer > s.maxTokens, "overlongBuffer", `overlongBuffer lies within maxTokens, which is ${s.maxTokens}`],
     [
+      s.beta === 0 && s.kl !== member.kl,
+      "kl",
+      "beta = 0 has no KL penalty, so that kl would count for nothing; set beta or leave kl out",
+    ],
+    [
+      s.beta === 0 && s.reference !== "stage-start",
+      "reference",
+      "beta = 0 has no KL penalty, so that reference would count for nothing; set beta or leave reference out",
+    ],
+    [
       s.prompts % s.minibatches !== 0,
       "minibatches",
       `minibatches, which is ${s.minibatches}, must divide prompts evenly, which is ${s.prompts}`,

@@ -5,14 +5,15 @@ import { encodePrompt } from "../task/prompt.ts";
 import type { Problem, Task } from "../task/types.ts";
 import { FAMILY, groupSettings } from "./family.ts";
 import { grpo } from "./grpo.ts";
-import { motif, motifSettings, roundsRowLength } from "./motif.ts";
+import { motif, roundsRowLength } from "./motif.ts";
+import { checkMotif, motifSettings } from "./motif-settings.ts";
 import { reft, reftSettings, VALUE } from "./reft.ts";
 import { rerank, rerankSettings, SCORE } from "./rerank.ts";
 import { rfttData, rfttDataSettings } from "./rftt-data.ts";
 import { onlineSelftrain, onlineSelftrainSettings } from "./selftrain-online.ts";
 import { rftt, rfttHeads, rfttSettings } from "./rftt.ts";
-import { selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
-import { sft, sftRowLength, sftSettings, sftLongestRow } from "./sft.ts";
+import { checkSelftrain, selftrain, selftrainRowLength, selftrainSettings } from "./selftrain.ts";
+import { checkSft, sft, sftRowLength, sftSettings, sftLongestRow } from "./sft.ts";
 import type { DataStage } from "./stage.ts";
 import { treerl, treerlSettings } from "./treerl.ts";
 
@@ -30,6 +31,10 @@ export interface Method<Settings extends z.ZodObject> {
   trainsPolicy?: boolean;
   /** Files that it reads. */
   files?(settings: z.output<Settings>): string[];
+  /** Whether it asks in rounds, which have a prompt of their own. */
+  inRounds?(settings: z.output<Settings>): boolean;
+  /** Before any step: throws a UserError where a task cannot be trained on with these settings. */
+  check?(settings: z.output<Settings>, task: Task): void;
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem, settings: z.output<Settings>, task: Task): number;
   /** Settings that make rows shorter. */
@@ -69,6 +74,8 @@ export const methods = {
       settings.records === undefined
         ? sftLongestRow(tokenizer, problem, settings, task)
         : promptAndToken(tokenizer, problem),
+    inRounds: ({ rounds, mixture = [{ rounds }] }) => mixture.some((way) => way.rounds !== undefined),
+    check: checkSft,
     quality: { loss: "lower" },
     run: sft,
   }),
@@ -78,6 +85,8 @@ export const methods = {
     generates: true,
     problemsPerStep: (settings) => settings.prompts,
     rowLength: roundsRowLength,
+    inRounds: () => true,
+    check: checkMotif,
     shortens: ["maxTokens", "progressTokens"],
     quality: { reward: "higher", solveRate: "higher" },
     run: motif,
@@ -126,6 +135,8 @@ export const methods = {
     // A last step of sampling may have fewer.
     problemsPerStep: () => 1,
     rowLength: selftrainRowLength,
+    inRounds: ({ rounds }) => rounds !== undefined,
+    check: checkSelftrain,
     quality: { loss: "lower" },
     markAtEnd: true,
     run: selftrain,

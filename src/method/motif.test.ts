@@ -7,7 +7,9 @@ import type { Model } from "../engine/types.ts";
 import type { Segment, Tree } from "../forest/types.ts";
 import { createTask } from "../task/create.ts";
 import type { Problem, Reward, RoundsDefinition } from "../task/types.ts";
-import { credit, motif, type MotifSettings, motifSettings } from "./motif.ts";
+import { groupAdvantages } from "./advantages.ts";
+import { credit, motif } from "./motif.ts";
+import { checkMotif, type MotifSettings, motifSettings } from "./motif-settings.ts";
 import { objective, setFields } from "./parts.ts";
 
 const engine = new LocalEngine({ threads: 1 });
@@ -119,7 +121,7 @@ describe("training", () => {
   });
 
   test("one round is GRPO; one continuation is a chain", async () => {
-    const [one] = await run(1, { rounds: 1 }, { reward: graded });
+    const [one] = await run(1, { rounds: 1, continuations: 4 }, { reward: graded });
     expect(one.kept).toHaveLength(4);
     expect(one.metrics.rounds).toBe(1);
     const [chain] = await run(1, { continuations: 1, trainRounds: "all" }, { reward: graded });
@@ -279,7 +281,7 @@ describe("credit", () => {
         const every = outcomes.flat();
         outcomes.forEach((own, i) => {
           const first =
-            trainRounds === "all" && by === "question"
+            trainRounds === "all" && by === "question" && lengths.flat().some((length) => length > 0)
               ? mean(own.map((one) => z(one, every, scale)))
               : z(means[i], means, scale);
           expect(found.get(firsts[i])?.advantage).toBeCloseTo(first, 9);
@@ -295,6 +297,30 @@ describe("credit", () => {
       }),
     );
   });
+
+  test.each(["group", "none"] as const)("one round, all trained: GRPO's advantages, scale %s", (scale) => {
+    const rewards = [0, 1, 0.25, 1, 0];
+    const firsts = rewards.map(() => bare());
+    const chains = rewards.flatMap((outcome) => Array.from({ length: 4 }, () => ({ outcome, later: [] })));
+    const settings = { trainRounds: "all", credit: "question", scale, continuations: 4 } as const;
+    const found = credit({ tree, firsts, chains }, settings);
+    expect(found.map(({ response }) => response)).toEqual(firsts);
+    const expected = groupAdvantages(rewards, tree.id, scale === "group");
+    expect(found.map(({ advantage }) => advantage)).toEqual(Array.from(expected));
+  });
+
+  test.each(["first", "all"] as const)(
+    "the same outcomes in another order are the same mean, trained %s",
+    (trainRounds) => {
+      expect((1.2 + 0.2 + 0.2 + 0.2) / 4).not.toBe((0.2 + 0.2 + 0.2 + 1.2) / 4);
+      const firsts = [bare(), bare()];
+      const chains = [1.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 1.2].map((outcome) => ({ outcome, later: [] }));
+      const settings = { trainRounds, credit: "siblings", scale: "group", continuations: 4 } as const;
+      for (const { advantage, flat } of credit({ tree, firsts, chains }, settings)) {
+        expect([advantage, flat]).toEqual([0, true]);
+      }
+    },
+  );
 
   test("the loss and its gradient against a direct sum over every response and finite differences", () => {
     const outcomes = [1, 0, 0.25, 1, 1, 0];
@@ -350,13 +376,61 @@ describe("settings that cannot stand beside each other", () => {
     [{ early: 0.1 }, /adaptive = true/],
     [{ reward: "reference", formatWeight: 1 }, /no such part/],
     [{ prompts: 3, minibatches: 2 }, /divide prompts evenly, which is 3/],
+    [{ credit: "siblings" }, /trains no later response, so that credit counts for nothing/],
+    [{ allowTruncated: true }, /so that allowTruncated counts for nothing/],
+    [{ rounds: 1, continuations: 2 }, /nothing comes after the first response, so that continuations counts/],
+    [{ rounds: 1, laterTemperature: 1 }, /so that laterTemperature counts/],
+    [{ rounds: 1, laterTopP: 1 }, /so that laterTopP counts/],
+    [{ rounds: 1, continuationPolicy: "frozenBase" }, /so that continuationPolicy counts/],
+    [{ rounds: 1, adaptive: true }, /so that adaptive counts/],
+    [{ rounds: 1, progressTokens: 8 }, /so that progressTokens counts/],
+    [{ rounds: 1, formatRounds: "all" }, /so that formatRounds counts/],
+    [{ reward: "paper", outsideTags: 0 }, /reward = "paper" does not ask where .* outsideTags counts/],
+    [{ reward: "reference", formatRounds: "all" }, /first responses alone, so that formatRounds counts/],
+    [{ formatWeight: 0, formatRounds: "all" }, /pays for no layout, so that formatRounds counts/],
+    [{ kl: "k1" }, /no KL penalty, so that kl counts/],
+    [{ reference: "base" }, /no KL penalty, so that reference counts/],
   ])("%o", (settings, why) => {
     const parsed = motifSettings.safeParse(settings);
     expect(parsed.success).toBe(false);
     expect(parsed.error?.issues.map(({ message }) => message).join()).toMatch(why);
   });
 
+  test("defaults, and what counts for something", () => {
+    for (const settings of [{}, { rounds: 1 }, { beta: 0.1, kl: "k1", reference: "base" }, { reward: "reference" }]) {
+      expect(motifSettings.safeParse(settings).error?.issues).toBeUndefined();
+    }
+    const settings = { trainRounds: "all", credit: "siblings", laterTopP: 0.9, allowTruncated: true };
+    expect(motifSettings.safeParse(settings).success).toBe(true);
+  });
+
   test("one response with several continuations can be compared", () => {
     expect(motifSettings.safeParse({ samples: 1, trainRounds: "all" }).success).toBe(true);
+  });
+});
+
+describe("tasks that settings do not go with", () => {
+  const grading = { strict: ["hashes" as const] };
+  const usual = createTask({ name: "usual", splits: {}, grading });
+  const own = createTask({ name: "own", splits: {}, grading, rounds });
+  const check =
+    (settings: Partial<MotifSettings>, task = usual) =>
+    () =>
+      checkMotif(motifSettings.parse(settings), task);
+  test.each<[Partial<MotifSettings>, typeof usual, RegExp]>([
+    [{ reward: "reference" }, usual, /looks for \\boxed\{\}, and the rounds of task usual ask .*strict: hashes/],
+    [{ style: "reference" }, usual, /task usual looks for the answer elsewhere/],
+    [{ adaptive: true }, createTask({ name: "any", splits: {}, grading: { strict: ["auto"] } }), /ends no question/],
+    [{ reward: "reference" }, own, /task own words its own rounds; take another reward/],
+    [{ style: "reference" }, own, /task own words its own rounds/],
+    [{ outsideTags: 1 }, own, /task own words its own rounds.*outsideTags counts for nothing/],
+    [{ formatRounds: "all" }, own, /formatRounds counts for nothing/],
+    [{ formatWeight: 1 }, own, /task own words its own rounds/],
+  ])("%o", (settings, task, why) => expect(check(settings, task)).toThrow(why));
+
+  test("the authors' rewards go with a box", () => {
+    const boxed = createTask({ name: "boxed", splits: {}, grading: { strict: ["boxed"] } });
+    for (const style of ["default", "reference"] as const) check({ reward: "reference", style }, boxed)();
+    for (const task of [usual, own]) check({ adaptive: true, early: 0.1 }, task)();
   });
 });

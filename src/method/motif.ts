@@ -1,4 +1,3 @@
-import { z } from "zod";
 import type { Segment, Tree } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import {
@@ -11,93 +10,20 @@ import {
 } from "../rollout/rounds.ts";
 import { sampleGroups } from "../rollout/single.ts";
 import { encodePrompt } from "../task/prompt.ts";
-import { checkRounds, ROUND_STYLES, roundPrompt } from "../task/rounds.ts";
+import { roundPrompt } from "../task/rounds.ts";
 import type { Grade, Problem, Task } from "../task/types.ts";
-import { groupAdvantages, isFlat, NORMALIZATIONS } from "./advantages.ts";
+import { groupAdvantages, isFlat } from "./advantages.ts";
 import { k1 } from "./losses.ts";
 import { type GradedChain, roundMetrics } from "./motif-metrics.ts";
-import { chainReward, formatWeight, ROUND_REWARDS } from "./motif-rewards.ts";
-import { type CreditedResponse, objective, RATIOS, setFields } from "./parts.ts";
+import { chainReward } from "./motif-rewards.ts";
+import { laterTopP, type MotifSettings } from "./motif-settings.ts";
+import { type CreditedResponse, objective, setFields } from "./parts.ts";
 import { referencePolicy, scoreReference, updatePolicy } from "./policy-update.ts";
 import { questionsOf } from "./sampling.ts";
 import type { Stage, Step } from "./stage.ts";
-import { optimizerSettings } from "./update.ts";
-
-/** Defaults are those of the paper and its code (arXiv 2507.02851), but for the number of prompts. */
-export const motifSettings = z
-  .strictObject({
-    /** Problems a step. */
-    prompts: z.int().positive().default(8),
-    /** m: first responses a problem. */
-    samples: z.int().positive().default(8),
-    /** k: continuations of each first response. */
-    continuations: z.int().positive().default(4),
-    /** n: rounds a problem; 1 is GRPO with a first round's prompt. */
-    rounds: z.int().positive().default(3),
-    /** How rounds are worded, where the task does not say. */
-    style: z.enum(ROUND_STYLES).default("default"),
-    /** A response that states its final answer ends the question. */
-    adaptive: z.boolean().default(false),
-    /** Tokens that a response may have: in every round, or one number for each. */
-    maxTokens: z.union([z.int().positive(), z.array(z.int().positive()).min(1)]).default(1024),
-    /** Tokens of progress that are handed on at most; absent: what leaves `maxTokens` room in the context. */
-    progressTokens: z.int().positive().optional(),
-    /** "first": the first responses alone, as in the paper; "all": those of every round. */
-    trainRounds: z.enum(["first", "all"]).default("first"),
-    /** With "all", what a chain's outcome is compared with: the k chains of its first response, or all m x k of its question. */
-    credit: z.enum(["siblings", "question"]).default("question"),
-    /** Who answers the later rounds: the policy as it is (the paper), or the base without what was trained (the authors' code). */
-    continuationPolicy: z.enum(["current", "frozenBase"]).default("current"),
-    /** Of the first round, which is drawn from the whole distribution. */
-    temperature: z.number().positive().default(1),
-    laterTemperature: z.number().positive().default(0.8),
-    /** Of the later rounds; absent: 0.95, or 1 where they are trained. */
-    laterTopP: z.number().positive().max(1).optional(),
-    /** Trains on later rounds cut by top-p, whose log-probs are not those of the distribution that they were drawn from. */
-    allowTruncated: z.boolean().default(false),
-    reward: z.enum(ROUND_REWARDS).default("default"),
-    /** What the layout that the prompt asks for earns; absent: 1 in the paper's reward, 0.2 in the default one. */
-    formatWeight: z.number().min(0).optional(),
-    /** Whose layout counts: the first response's, or the mean over the chain's. */
-    formatRounds: z.enum(["first", "all"]).default("first"),
-    /** In the default reward: the part of its accuracy that a last response keeps whose answer stands outside of its answer tags. */
-    outsideTags: z.number().min(0).max(1).default(0.5),
-    /** With `adaptive`: what a right answer earns that took one round; less for more rounds, nothing for all of them. */
-    early: z.number().min(0).default(0),
-    /** Grades every response, for the accuracy by round; false: each chain's last alone, where grading is dear. */
-    gradeRounds: z.boolean().default(true),
-    /** An advantage is divided by the standard deviation of what it is compared with, or not. */
-    scale: z.enum(["group", "none"]).default("group"),
-    /** What has a ratio of its own: a token, or a whole response. */
-    ratio: z.enum(RATIOS).default("token"),
-    /** The ratio counts within [1 - clipLow, 1 + clipHigh]. */
-    clipLow: z.number().min(0).max(1).default(0.2),
-    clipHigh: z.number().min(0).default(0.2),
-    /** What the sum over a minibatch's tokens is divided by. */
-    normalize: z.enum(NORMALIZATIONS).default("token"),
-    /** Weight of the KL penalty, and where it acts: k3 inside the loss, or k1 charged to its token. */
-    beta: z.number().min(0).default(0),
-    kl: z.enum(["k3", "k1"]).default("k3"),
-    reference: z.enum(["stage-start", "base"]).default("stage-start"),
-    /** Leaves out responses that were compared with equal outcomes alone; kept, they dilute the mean. */
-    dropFlatGroups: z.boolean().default(false),
-    /** Times that a step's samples are trained on. */
-    innerPasses: z.int().positive().default(1),
-    /** Optimizer updates a pass, each on its share of the problems. */
-    minibatches: z.int().positive().default(1),
-    ...optimizerSettings({ lr: 5e-6, betas: [0.9, 0.99], eps: 1e-8, weightDecay: 0.1, maxGradNorm: 0.1 }),
-  })
-  .superRefine((settings, context) => {
-    for (const { key, why } of contradictions(settings)) {
-      context.addIssue({ code: "custom", path: [key], message: why, input: settings[key] });
-    }
-  });
-export type MotifSettings = z.output<typeof motifSettings>;
 
 /** MOTIF: thinking in rounds, trained by how the continuations of first responses end (Mitra and Ulukus 2025, arXiv 2507.02851, algorithm 1). */
 export async function motif(stage: Stage, settings: MotifSettings): Promise<void> {
-  checkRounds(stage.task, settings.rounds);
-  formatWeight(stage.task, settings);
   const reference = await referencePolicy(stage, settings);
   const loss = objective({ ...settings, clip: "surrogate" });
 
@@ -254,7 +180,7 @@ async function gradeChains({ task }: Stage, step: Step, questions: Question[], s
     }
     firsts.forEach((first, i) => {
       const own = chains.slice(i * k, (i + 1) * k);
-      const mean = (of: (chain: RoundChain) => number) => own.reduce((sum, chain) => sum + of(chain), 0) / k;
+      const mean = (of: (chain: RoundChain) => number) => meanOf(own.map(of));
       const parts = Object.keys(own[0].parts).map((name) => [name, mean(({ parts }) => parts[name])]);
       const right = grades.get(first);
       first.outcome = {
@@ -277,7 +203,7 @@ export interface CreditedRound {
 /**
  * The responses of a question that are trained. Relative to siblings: a first response's mean outcome among the question's m, a later
  * response's outcome among the k chains of its first response. Relative to the question: every chain's outcome among all m x k; a first
- * response, which k chains share, has the mean of theirs.
+ * response, which k chains share, has the mean of theirs. Without later rounds both are GRPO's among the m.
  */
 export function credit(
   {
@@ -299,9 +225,11 @@ export function credit(
   const laterOf = (own: typeof chains, advantages: ArrayLike<number>, flat: boolean): CreditedRound[] =>
     own.flatMap(({ later }, c) => later.map((response) => ({ response, advantage: advantages[c], flat })));
   const outcomes = chains.map(({ outcome }) => outcome);
-  const means = firsts.map((_, i) => outcomes.slice(i * k, (i + 1) * k).reduce((sum, one) => sum + one, 0) / k);
+  const means = firsts.map((_, i) => meanOf(outcomes.slice(i * k, (i + 1) * k)));
+  // Where no response was continued, its k chains are one, which counts once.
+  const continued = chains.some(({ later }) => later.length > 0);
 
-  if (trainRounds === "all" && credit === "question") {
+  if (trainRounds === "all" && credit === "question" && continued) {
     const { advantages, flat } = compared(outcomes);
     const shared = firsts.map((response, i): CreditedRound => {
       const own = advantages.slice(i * k, (i + 1) * k);
@@ -316,6 +244,11 @@ export function credit(
     const siblings = compared(outcomes.slice(i * k, (i + 1) * k));
     return [...all, ...laterOf(chains.slice(i * k, (i + 1) * k), siblings.advantages, siblings.flat)];
   }, own);
+}
+
+/** The mean, rounded alike whatever the order of the values: groups of equal means are told by comparing these. */
+function meanOf(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b).reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 /** The response's advantage for each of its tokens, less its share of a KL cost. */
@@ -338,53 +271,4 @@ export function roundsRowLength(tokenizer: Tokenizer, problem: Problem, settings
     return prompt(i + 1) + progress + roundBudget(settings, i + 1);
   });
   return Math.max(...lengths);
-}
-
-/** The authors' 0.95, where the later rounds carry no gradient. */
-function laterTopP({ laterTopP, trainRounds }: MotifSettings): number {
-  return laterTopP ?? (trainRounds === "first" ? 0.95 : 1);
-}
-
-/** Settings that cannot stand beside each other: by which key, and why. */
-function contradictions(s: MotifSettings): { key: keyof MotifSettings; why: string }[] {
-  const all = s.trainRounds === "all";
-  const rules: [boolean, keyof MotifSettings, string][] = [
-    [
-      all && !s.allowTruncated && laterTopP(s) < 1,
-      "laterTopP",
-      "training on later rounds cut by top-p needs allowTruncated = true, for their log-probs are untruncated",
-    ],
-    [
-      all && s.continuationPolicy === "frozenBase",
-      "continuationPolicy",
-      'what the frozen base answers is not the policy\'s own and cannot be trained; use trainRounds = "first"',
-    ],
-    [
-      s.samples === 1 && (!all || s.rounds === 1 || s.continuations === 1),
-      "samples",
-      'one response has nothing to be compared with; take 2 samples or more, or trainRounds = "all" with several continuations',
-    ],
-    [
-      all && s.credit === "siblings" && s.continuations === 1 && s.rounds > 1,
-      "credit",
-      'credit = "siblings" compares the continuations of one response, and there is one; take more continuations, or credit = "question"',
-    ],
-    [
-      typeof s.maxTokens !== "number" && s.maxTokens.length !== s.rounds,
-      "maxTokens",
-      `expected one number, or one for each of ${s.rounds} rounds`,
-    ],
-    [
-      s.early > 0 && !(s.adaptive && s.rounds > 1),
-      "early",
-      "no question ends early without adaptive = true and several rounds",
-    ],
-    [
-      s.reward === "reference" && (s.formatWeight !== undefined || s.early > 0),
-      s.early > 0 ? "early" : "formatWeight",
-      'reward = "reference" is that of the authors\' code, which has no such part',
-    ],
-    [s.prompts % s.minibatches !== 0, "minibatches", `minibatches must divide prompts evenly, which is ${s.prompts}`],
-  ];
-  return rules.flatMap(([broken, key, why]) => (broken ? [{ key, why }] : []));
 }

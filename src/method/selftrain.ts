@@ -7,7 +7,7 @@ import { continueRounds, encodeRound } from "../rollout/rounds.ts";
 import { sampleGroups } from "../rollout/single.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import { solved } from "../task/solved.ts";
-import { ROUND_STYLES } from "../task/rounds.ts";
+import { checkRounds, ROUND_STYLES, type RoundWording } from "../task/rounds.ts";
 import type { Problem, Task } from "../task/types.ts";
 import { demonstrationTree } from "./demonstrations.ts";
 import { rewardMetrics, sampleMetrics } from "./diagnostics.ts";
@@ -155,16 +155,16 @@ async function sampled(
 ): Promise<{ forest: Forest; answers: Answer[] }> {
   const { model, task } = stage;
   const sampling = { ...settings, stop: task.stop };
-  const { rounds, adaptive = false, style = "default" } = settings;
+  const wording = wordingOf(settings);
   const asked = questionsOf(stage, step, problems);
-  if (rounds === undefined) {
+  if (wording === undefined) {
     const { forest, responses } = await sampleGroups(model, asked, sampling);
     const answers = problems.flatMap((problem, q) =>
       responses[q].map((response, i) => ({ problem, response, end: forest[q].segments[i + 1] })),
     );
     return { forest, answers };
   }
-  const inRounds = { ...sampling, rounds, adaptive, style };
+  const inRounds = { ...sampling, ...wording };
   const questions = asked.map((question, q) => ({
     ...question,
     prompt: encodeRound(model, task, problems[q], 1, inRounds).prompt,
@@ -281,6 +281,21 @@ function demonstrationExamples({ source, model }: DataStage, selected: Selected[
   return examples;
 }
 
+/** How rounds are worded; undefined where questions are answered in one go. */
+function wordingOf({
+  rounds,
+  adaptive = false,
+  style = "default",
+}: SelftrainSettings): Required<RoundWording> | undefined {
+  return rounds === undefined ? undefined : { rounds, adaptive, style };
+}
+
+/** Throws a UserError where a task has no such rounds as the settings ask for. */
+export function checkSelftrain(settings: SelftrainSettings, task: Task): void {
+  const wording = wordingOf(settings);
+  if (wording !== undefined) checkRounds(task, wording);
+}
+
 /** Tokens of the longest row that a problem makes for certain. */
 export function selftrainRowLength(
   tokenizer: Tokenizer,
@@ -288,9 +303,8 @@ export function selftrainRowLength(
   settings: SelftrainSettings,
   task: Task,
 ): number {
-  const { rounds, style = "default" } = settings;
-  if (rounds !== undefined)
-    return roundsRowLength(tokenizer, problem, { ...settings, rounds, style, adaptive: false }, task);
+  const wording = wordingOf(settings);
+  if (wording !== undefined) return roundsRowLength(tokenizer, problem, { ...settings, ...wording }, task);
   const demonstrated = settings.demonstrations > 0 && (problem.demonstrations ?? []).length > 0;
   return demonstrated ? sftRowLength(tokenizer, problem) : encodePrompt(tokenizer, problem).length + 1;
 }

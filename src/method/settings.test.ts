@@ -31,6 +31,15 @@ describe("settings", () => {
       expect(issue).toMatchObject({ path: ["mixture"], message: /each way of a mixture has its own/ });
     }
     expect(sftSettings.safeParse({ mixture: [{}] }).success).toBe(false);
+    const both = sftSettings.safeParse({ mixture: [{}, { rounds: 3, format: "tagged" }] });
+    expect(both.error?.issues[0]).toMatchObject({ path: ["mixture", 1, "format"] });
+  });
+
+  test("a single round is a way of its own", () => {
+    expect(sftSettings.parse({ rounds: 1 }).rounds).toBe(1);
+    const mixture = [{ rounds: 1 }, { rounds: 3 }];
+    expect(sftSettings.parse({ mixture }).mixture).toEqual(mixture);
+    expect(sftSettings.safeParse({ rounds: 0 }).success).toBe(false);
   });
 
   test("unknown keys are refused", () => {
@@ -96,6 +105,8 @@ describe("parts of the group family that contradict each other are refused, with
       "prompts = 6",
       /`stage\.1\.minibatches`: minibatches, which is 4, must divide prompts evenly, which is 6$/,
     ],
+    ["grpo", 'kl = "k1"', /`stage\.1\.kl`: beta = 0 has no KL penalty/],
+    ["rloo", 'reference = "base"', /`stage\.1\.reference`: beta = 0 has no KL penalty/],
     ["grpo", 'baseline = "mean"', /`stage\.1\.baseline`: expected one of "group"\|"leave-one-out"\|"batch"\|"running"/],
     ["dapo", "scaleByStd = false", /unknown key `stage\.1\.scaleByStd`/],
   ] as const)("%s, %s", (method, settings, message) => {
@@ -109,6 +120,8 @@ describe("parts of the group family that contradict each other are refused, with
     ["reinforce", "samples = 1"],
     ["rloo", 'clip = "surrogate"\nclipLow = 0.2\nclipHigh = 0.2'],
     ["grpo", 'ratio = "sequence"\nclip = "none"'],
+    ["reinforce++", "beta = 0"],
+    ["grpo", 'beta = 0.1\nkl = "k1"\nreference = "base"'],
   ] as const)("%s, %s can be had", (method, settings) => {
     expect(refusal(method, settings)).toBe("");
   });

@@ -6,7 +6,7 @@ import type { Tree } from "../forest/types.ts";
 import type { Tokenizer } from "../model/types.ts";
 import { inFormat } from "../task/formats.ts";
 import { encodePrompt, encodeResponse } from "../task/prompt.ts";
-import { ROUND_STYLES, roundDemonstrations, type RoundWording } from "../task/rounds.ts";
+import { checkRounds, ROUND_STYLES, roundDemonstrations, type RoundWording } from "../task/rounds.ts";
 import type { Problem, Task } from "../task/types.ts";
 import { AcceptedDemonstrations, demonstrationPieces, demonstrationsOf, demonstrationTree } from "./demonstrations.ts";
 import { crossEntropy } from "./losses.ts";
@@ -15,12 +15,17 @@ import type { DataStage, Step } from "./stage.ts";
 import { accumulate, adam, optimizerSettings } from "./update.ts";
 
 /** A way in which a mixture shows its questions. */
-const waySchema = z.strictObject({
-  /** One of the questions' other formats; the stage's own when absent. */
-  format: z.string().min(1).optional(),
-  rounds: z.int().min(2).optional(),
-  style: z.enum(ROUND_STYLES).optional(),
-});
+const waySchema = z
+  .strictObject({
+    /** One of the questions' other formats; the stage's own when absent. */
+    format: z.string().min(1).optional(),
+    rounds: z.int().positive().optional(),
+    style: z.enum(ROUND_STYLES).optional(),
+  })
+  .refine((way) => way.format === undefined || way.rounds === undefined, {
+    path: ["format"],
+    error: "rounds have a prompt of their own, so that a format counts for nothing; leave one of the two out",
+  });
 type Way = z.infer<typeof waySchema>;
 
 /** Defaults are those of ReFT's warm-up (arXiv 2401.08967). */
@@ -32,8 +37,8 @@ export const sftSettings = z
     accepted: z.boolean().default(false),
     /** Trains on records in place of the problems' demonstrations: the name of an earlier rftt-data stage, or a file or folder of records. */
     records: z.string().min(1).optional(),
-    /** Trains on rounds of demonstrations, so many each, in place of whole ones. */
-    rounds: z.int().min(2).optional(),
+    /** Trains on rounds of demonstrations, so many each, in place of whole ones; 1: whole ones, as the only round. */
+    rounds: z.int().positive().optional(),
     /** How they are worded, where the task does not say. */
     style: z.enum(ROUND_STYLES).optional(),
     /** Shows every question in each of these ways, all equally often; an epoch is a pass over questions times ways. */
@@ -148,6 +153,11 @@ export async function supervisedUpdate(
     return { loss, ...(await model.optimStep(adam(settings, lr))) };
   });
   step.log({ loss, responseLength: tokens / batch.length, gradNorm, lr });
+}
+
+/** Throws a UserError where a task has no such rounds as the settings ask for. */
+export function checkSft({ rounds, style, mixture = [{ rounds, style }] }: SftSettings, task: Task): void {
+  for (const { rounds, style = "default" } of mixture) if (rounds !== undefined) checkRounds(task, { rounds, style });
 }
 
 /** Tokens of the longest row that a problem can make. */

@@ -21,7 +21,6 @@ export interface RoundsSettings extends RoundWording {
   maxTokens: number | readonly number[];
   /** Tokens of progress that are handed on at most, cut at the end of a sentence; absent: what leaves `maxTokens` room in the context. */
   progressTokens?: number;
-  /** A response that states its final answer ends the question. */
   adaptive: boolean;
 }
 
@@ -116,7 +115,7 @@ export function encodeRound(
 
 /** Before any work: throws a UserError where a round cannot fit the context, with progress as long as it may be. */
 export function checkRoundBudgets(model: Model, task: RoundTask, problem: Problem, settings: RoundsSettings): void {
-  checkRounds(task, settings.rounds);
+  checkRounds(task, settings);
   // The usual wording is longest in the last round; a task's own has no progress that could be made up.
   const { prompt } = encodeRound(model, task, problem, settings.rounds, settings);
   if (task.rounds !== undefined) return;
@@ -162,7 +161,7 @@ export async function continueRounds(
     const prompts = asked.map(({ chains: [{ first, rounds }], last }) => {
       // The authors' code hands on nothing where a response has nothing between its answer tags.
       const kept = settings.style === "reference" && task.rounds === undefined ? undefined : rounds.at(-1)?.progress;
-      const progress = extractProgress(task, last) ?? kept;
+      const progress = extractProgress(task, last, settings) ?? kept;
       return encodeRound(model, task, firsts[first].problem, round, settings, progress);
     });
     const requests = asked.map(({ chains: together, key }, i): SampleRequest => ({

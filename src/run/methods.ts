@@ -21,6 +21,10 @@ export interface ConfiguredMethod {
   trainsPolicy: boolean;
   /** Files that it reads. */
   files: string[];
+  /** Whether it asks in rounds, which have a prompt of their own. */
+  inRounds: boolean;
+  /** Throws a UserError where a task cannot be trained on with these settings. */
+  check(task: Task): void;
   /** Tokens of context that a problem needs at least. */
   rowLength(tokenizer: Tokenizer, problem: Problem, task: Task): number;
   /** Settings that make rows shorter. */
@@ -54,6 +58,8 @@ function method<Settings extends z.ZodObject>(entry: MethodEntry<Settings>): Met
         criticHeads: critic,
         trainsPolicy: entry.trainsPolicy !== false,
         files: entry.files?.(settings) ?? [],
+        inRounds: entry.inRounds?.(settings) ?? false,
+        check: (task) => entry.check?.(settings, task),
         rowLength: (tokenizer, problem, task) => entry.rowLength(tokenizer, problem, settings, task),
         shortens: entry.shortens ?? [],
         quality: entry.quality,

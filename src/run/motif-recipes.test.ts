@@ -60,3 +60,11 @@ test("at step 300 of 1000 the rate is 4.42e-6", () => {
   const rate = lr * learningRateFactor(schedule, budget, { step: 300, before: 0.3, now: 0.301 });
   expect(rate).toBeCloseTo(4.42e-6, 7);
 });
+
+test("the two recipes of SmolLM2 begin alike, in rounds and in one, and have one schedule", () => {
+  const [motif, grpo] = ["motif", "grpo"].map((name) => readRecipe(join(root, `smollm2-svamp-${name}.toml`)));
+  expect(JSON.stringify(grpo.stages[0])).toBe(JSON.stringify(motif.stages[0]));
+  expect(grpo.stages[0].settings.mixture).toEqual([{ rounds: 3 }, { rounds: 1 }]);
+  expect(grpo.stages[1].schedule).toEqual(motif.stages[1].schedule);
+  expect([motif, grpo].map(({ stages }) => stages[1].settings.rounds)).toEqual([3, 1]);
+});

@@ -43,10 +43,15 @@ export function checkFiles({ baseDir, stages }: Recipe): void {
   }
 }
 
-/** Before any step: every stage finds enough problems, and the longest row of each fits the context. */
+/** Before any step: every stage can train on the task and finds enough problems, and the longest row of each fits the context. */
 export function checkProblems(recipe: Recipe, task: Task, source: ProblemSource, model: Model): void {
   const context = model.info.maxContext;
   recipe.stages.forEach((stage, i) => {
+    try {
+      stage.check(task);
+    } catch (error) {
+      throw error instanceof UserError ? new UserError(`\`stage.${i + 1}\`: ${error.message}`) : error;
+    }
     if (stage.problemsPerStep > source.size) {
       throw new UserError(
         `\`stage.${i + 1}\` takes ${stage.problemsPerStep} problems a step, and ${task.name}'s training split has ${source.size}; take fewer`,

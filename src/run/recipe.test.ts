@@ -102,6 +102,24 @@ describe("parseRecipe", () => {
     expect(() => checkCapabilities(recipe("tokens"), has)).toThrow('with functions = "text" the model spells the tags');
   });
 
+  test.each([
+    ['method = "motif"', "frozenBase", '`stage.1.continuationPolicy`: "frozenBase" is the recipe\'s model without'],
+    ['method = "motif"\nformat = "tagged"', "current", "`stage.1.format`: the stage asks in rounds"],
+  ])("a stage in rounds: %s, %s", (stage, policy, message) => {
+    const text = `model = "tiny"\ntask = "lists"\n[[stage]]\nsteps = 1\ncontinuationPolicy = "${policy}"\n${stage}`;
+    expect(mistake(text)).toContain(`recipe.toml: ${message}`);
+    read(text.replace('format = "tagged"', ""), ["model=a-model"]);
+  });
+
+  test.each(["rounds = 2", "mixture = [{}, { rounds = 2 }]", 'method = "selftrain"\nrounds = 2\ndemonstrations = 0'])(
+    "a format counts for nothing beside %s",
+    (settings) => {
+      const own = settings.startsWith("method") ? settings : `method = "sft"\n${settings}`;
+      const text = `model = "tiny"\ntask = "lists"\n[[stage]]\nsteps = 1\nformat = "tagged"\n${own}`;
+      expect(mistake(text)).toContain("recipe.toml: `stage.1.format`: the stage asks in rounds");
+    },
+  );
+
   test("broken TOML is named by line and column", () => {
     expect(mistake('model = "tiny"\ntask = \n')).toMatch(/^recipe\.toml:2:\d+: not valid TOML: /);
   });
@@ -113,6 +131,10 @@ describe("parseRecipe", () => {
     ["eval = { every = 0 }", "recipe.toml: `eval.every`: expected a number above 0, found 0"],
     ["eval = { every = 2.5 }", "recipe.toml: `eval.every`: a whole number, found 2.5"],
     ["eval = { limit = 20 }", "recipe.toml: `eval.every` is missing"],
+    [
+      'eval = { every = 20, format = "tagged", rounds = 2 }',
+      "recipe.toml: `eval.format`: rounds have a prompt of their own, so that a format counts for nothing",
+    ],
     ["eval = { every = 20, limit = 0 }", "recipe.toml: `eval.limit`: expected a number above 0, found 0"],
     ['eval = { every = 20, split = "dve" }', "recipe.toml: `eval.split`: "],
     ["eval = { evry = 20 }", "recipe.toml: unknown key `eval.evry` (did you mean `every`?)"],

@@ -10,6 +10,7 @@ import { checkKeepBest, checkSelection } from "./best.ts";
 import { checkFunctions, type Functions } from "./functions.ts";
 import { type Marks, marksBudget, marksSchema } from "./marks.ts";
 import { type Budget, budgetKinds, type Measure, type Schedule, scheduleSettings } from "./schedule.ts";
+import { checkStagesInRounds } from "./rounds-recipe.ts";
 import { parseWhere } from "./where.ts";
 import { keyPath, parseStrict, unknownKey } from "../strict.ts";
 
@@ -173,6 +174,7 @@ export function checkRecipe(
   checkKeepBest(checked, source);
   checkFunctions(checked, source);
   checkSelection(checked, source);
+  checkStagesInRounds(checked, source);
   return checked;
 }
 

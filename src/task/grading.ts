@@ -77,7 +77,7 @@ export function stateAnswer(strategy: Strategy, answer: string): string {
 /** Strategies that look for a marker, so that a text without it states no answer. */
 const MARKED = ["boxed", "hashes", "reft", "tag", "phrase"] as const satisfies Strategy[];
 
-const isMarked = (strategy: Strategy): boolean => MARKED.some((marked) => marked === strategy);
+export const isMarked = (strategy: Strategy): boolean => MARKED.some((marked) => marked === strategy);
 
 /** The marker with which a task's answers are stated; a box where it asks for none. */
 export const markedStrategy = ({ strict }: Grading): Strategy => strict.find(isMarked) ?? "boxed";

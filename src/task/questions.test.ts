@@ -53,6 +53,27 @@ describe("gsm8k", () => {
     expect((await all(task, "test")).map(({ answer }) => answer)).toEqual(["-3"]);
   });
 
+  test.each<[string | string[] | undefined, string]>([
+    [undefined, "#### 7"],
+    ["boxed", "\\boxed{7}"],
+    [["auto", "phrase"], "The answer is 7."],
+    ["reft", "Therefore, the answer is: 7"],
+    ["last-number", "#### 7"],
+  ])("demonstrations state the answer where `strict` looks: %s", async (strict, stated) => {
+    const task = await load("gsm8k", { path: join(fixtures, "gsm8k"), dev: 0, ...(strict && { strict }) });
+    const train = await all(task, "train");
+    expect(train[0].demonstrations).toEqual([`Ann has 3+4=7 pens.\n${stated}`]);
+    const shown = train.map((problem) => ({ problem, response: problem.demonstrations?.[0] ?? "" }));
+    expect(await rewards(task, shown)).toEqual([1, 1, 1]);
+  });
+
+  test.each(["whole", "letter"])("a demonstration cannot state it for %s", async (strict) => {
+    const task = await load("gsm8k", { path: join(fixtures, "gsm8k"), dev: 0, strict });
+    await expect(all(task, "train")).rejects.toThrow(
+      `task gsm8k: expected demonstrations whose answers \`strict\` finds, and ${strict} does not find "#### ..."`,
+    );
+  });
+
   test("finds the data beside the recipe, in the Hub's folders", async () => {
     cpSync(join(fixtures, "gsm8k"), join(folder, "data", "openai", "gsm8k"), { recursive: true });
     expect((await (await load("gsm8k")).problems("test")).size).toBe(1);

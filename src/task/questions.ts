@@ -1,10 +1,10 @@
 import { basename } from "node:path";
 import { z } from "zod";
 import { UserError } from "../errors.ts";
-import { MODES } from "../grade/index.ts";
+import { extract, MODES, type Strategy } from "../grade/index.ts";
 import { heldOut, questionKey } from "./dataset.ts";
 import { type Example, readExamples } from "./examples.ts";
-import { type AnswerForm, FORMS, gradingOf, gradingOptions, stateAnswer } from "./grading.ts";
+import { type AnswerForm, FORMS, gradingOf, gradingOptions, isMarked, stateAnswer } from "./grading.ts";
 import { programBody, programHead } from "./program.ts";
 import type { Grading, Problem, ProgramSettings, Prompt, TaskDefinition } from "./types.ts";
 
@@ -93,7 +93,7 @@ export async function questionTask(
   const examples =
     options.examples === undefined ? [] : await readExamples(options.examples, baseDir, set, options.shots);
   const { train, test, program } = set;
-  const toProblem = (question: Question) => problemOf(question, set.form, options.prompt, examples, program);
+  const toProblem = (question: Question) => problemOf(question, set, options, examples);
   let training: Promise<Question[]> | undefined;
   let held: Set<string> | undefined;
   const trainOrDev = (dev: boolean, read: () => Promise<Question[]>) => async () => {
@@ -144,17 +144,13 @@ function programTask(
   };
 }
 
-function problemOf(
-  item: Question,
-  form: AnswerForm,
-  prompt: PromptName,
-  examples: Example[],
-  program: Program | undefined,
-): Problem {
+function problemOf(item: Question, set: QuestionSet, chosen: QuestionOptions, examples: Example[]): Problem {
   const { id, answer, options, tolerance, tags } = item;
+  const { form, program } = set;
+  const { prompt } = chosen;
   const demonstration =
     program === undefined
-      ? demonstrationOf(item, form, prompt)
+      ? demonstrationOf(item, set, chosen)
       : program.prefill && item.program !== undefined
         ? programBody(item.program)
         : item.program;
@@ -216,13 +212,29 @@ export function letterOf(index: number): string {
   return String.fromCharCode("A".charCodeAt(0) + index);
 }
 
-function demonstrationOf(item: Question, form: AnswerForm, prompt: PromptName): string | undefined {
+function demonstrationOf(
+  item: Question,
+  { name, form }: QuestionSet,
+  { prompt, strict }: QuestionOptions,
+): string | undefined {
   if (item.demonstration !== undefined) return item.demonstration;
-  if (prompt === "reft") {
-    const reasoning = (item.writtenReasoning ?? item.reasoning)?.trim();
-    return reasoning ? reasoning + REFT.answerTrigger + (item.writtenAnswer ?? item.answer).trim() : undefined;
+  const reft = prompt === "reft";
+  const reasoning = (reft ? (item.writtenReasoning ?? item.reasoning) : item.reasoning)?.trim();
+  if (!reasoning) return undefined;
+  const strategy = reft ? "reft" : (strict?.find(isMarked) ?? FORMS[form].strict[0]);
+  if (strict !== undefined && !finds(strict, strategy, form)) {
+    throw new UserError(
+      `task ${name}: expected demonstrations whose answers \`strict\` finds, and ${strict.join(", ")} does not find ${JSON.stringify(stateAnswer(strategy, "..."))}; set it to ${FORMS[form].strict[0]}, boxed or another that has a marker, or leave it out`,
+    );
   }
-  return item.reasoning ? `${item.reasoning.trim()}\n${stateAnswer(FORMS[form].strict[0], item.answer)}` : undefined;
+  if (reft) return reasoning + REFT.answerTrigger + (item.writtenAnswer ?? item.answer).trim();
+  return `${reasoning}\n${stateAnswer(strategy, item.answer)}`;
+}
+
+/** Whether a strict verdict finds the answer of a demonstration that states it so. */
+function finds(strict: Strategy[], strategy: Strategy, form: AnswerForm): boolean {
+  const answer = form === "choice" ? "A" : "7";
+  return extract(`So it is.\n${stateAnswer(strategy, answer)}`, strict)?.text === answer;
 }
 
 /** A problem's question by itself; the prompt's last message, or its text, where the task does not say. */

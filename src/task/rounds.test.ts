@@ -1,9 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { fixture } from "../../test/local.ts";
+import type { Strategy } from "../grade/index.ts";
 import { loadTokenizer } from "../model/load.ts";
+import { loadTask } from "./load.ts";
 import { encodePrompt } from "./prompt.ts";
 import {
+  asksForBox,
   capProgress,
   checkRounds,
   extractProgress,
@@ -12,6 +15,7 @@ import {
   roundPrompt,
   roundResponse,
   type RoundTask,
+  type RoundWording,
 } from "./rounds.ts";
 import type { Problem, Prompt } from "./types.ts";
 
@@ -60,6 +64,34 @@ describe("the usual wording", () => {
     expect(lines.at(-1)).toBe("This is round 2 of 3.");
   });
 
+  test("a question with options shows them, in every layout; without a text of its own it is the prompt's last message", async () => {
+    const choices = await loadTask({ name: "wordproblems", prompt: "chat", choices: 3 }, { baseDir: ".", seed: 1 });
+    const asked = (await choices.problems("test")).at(0);
+    for (const wording of [default3, { ...reference3, rounds: 1 }]) {
+      const [, user] = said(roundPrompt(choices, asked, 1, wording));
+      for (const [i, option] of (asked.options ?? []).entries()) expect(user).toContain(`\n${"ABC"[i]}. ${option}`);
+      expect(user.startsWith(asked.question ?? "?")).toBe(true);
+    }
+    const { question: _, ...unnamed } = problem;
+    expect(said(roundPrompt(task, unnamed, 1, reference3))[1]).toBe("What is 2 + 3? Box it.");
+  });
+
+  test("only where an answer ends the question early it says so", () => {
+    const system = (adaptive: boolean, rounds = 3) =>
+      said(roundPrompt(task, problem, 1, { rounds, style: "default", adaptive }))[0];
+    expect(system(true)).toMatch(/ends the question\.$/);
+    for (const other of [system(false), system(true, 1)]) expect(other).not.toContain("ends the question");
+  });
+
+  test("worked examples before the question are refused, for rounds would not show them", () => {
+    const [message] = "messages" in problem.prompt ? problem.prompt.messages : [];
+    const shots = {
+      ...problem,
+      prompt: { messages: [message, { role: "assistant" as const, content: "5" }, message] },
+    };
+    expect(() => roundPrompt(task, shots, 1, default3)).toThrow(/task t, problem p: .*worked examples.*`examples`/);
+  });
+
   test("without progress nothing is said of any", () => {
     expect(said(roundPrompt(task, problem, 2, default3))[1]).toBe("What is 2 + 3?\n\nThis is round 2 of 3.");
   });
@@ -87,7 +119,7 @@ test("chat-template tokens in a model's words stay text in the next prompt", asy
 });
 
 describe("what a response hands on", () => {
-  const of = (response: string) => extractProgress(task, response);
+  const of = (response: string) => extractProgress(task, response, default3);
   test.each([
     ["<reasoning>\nr\n</reasoning>\n<answer>\n so far \n</answer>", "so far"],
     ["<answer>first</answer> <answer>second</answer> rest", "second"],
@@ -97,6 +129,14 @@ describe("what a response hands on", () => {
     ["", undefined],
     ["  \n", undefined],
   ])("%j: %j", (response, progress) => expect(of(response)).toBe(progress));
+
+  test("in the reference's layout it ends at a closing tag, opened or not", () => {
+    const closed = "so far </answer> and on";
+    expect(extractProgress(task, closed, reference3)).toBe("so far");
+    expect(of(closed)).toBe(closed);
+    expect(extractProgress(task, "<answer>first</answer> <answer>second</answer> rest", reference3)).toBe("second");
+    expect(extractProgress(task, "<answer></answer>", reference3)).toBeUndefined();
+  });
 
   test("a final answer is one in the format that was asked for, within the tags where there are some", () => {
     expect(isFinal(task, "<answer>\\boxed{5}</answer>")).toBe(true);
@@ -145,12 +185,19 @@ describe("demonstrations of rounds", () => {
     const demonstration = "a = 1\nb = 2\nc = 3\nd = 4\n\\boxed{5}";
     const rounds = shown(demonstration, 3);
     rounds.forEach(({ prompt }, i) => {
-      const before = i === 0 ? undefined : extractProgress(task, rounds[i - 1].response);
+      const before = i === 0 ? undefined : extractProgress(task, rounds[i - 1].response, default3);
       expect(prompt).toEqual(roundPrompt(task, problem, i + 1, default3, before));
     });
     expect(rounds.map(({ response }) => isFinal(task, response))).toEqual([false, false, true]);
     for (const line of demonstration.split("\n"))
       expect(rounds.some(({ response }) => response.includes(line))).toBe(true);
+  });
+
+  test("one round states the whole of it, asked as the only round of a question", () => {
+    const [only, ...others] = shown("a = 1\nb = 4\n\\boxed{5}", 1);
+    expect(others).toEqual([]);
+    expect(only.prompt).toEqual(roundPrompt(task, problem, 1, { rounds: 1, style: "default" }));
+    expect(only.response).toBe(roundResponse("a = 1\nb = 4", "\\boxed{5}"));
   });
 
   test("fewer steps than rounds, one line, sentences", () => {
@@ -170,8 +217,47 @@ describe("demonstrations of rounds", () => {
   });
 });
 
-test("more rounds than a task can word", () => {
+describe("what a task cannot be asked", () => {
   const rounds = { most: 4, prompt: () => ({ text: "x" }), progress: () => undefined, final: () => false };
-  expect(() => checkRounds({ name: "own", rounds }, 5)).toThrow("task own words at most 4 rounds, found 5");
-  checkRounds({ name: "own", rounds }, 4);
+  const strict = (...names: Strategy[]): RoundTask => ({ name: "t", grading: { strict: names } });
+  const adaptive = { ...default3, adaptive: true };
+  test.each<[string, RoundTask, RoundWording, RegExp]>([
+    [
+      "more rounds than it words",
+      { name: "own", rounds },
+      { ...default3, rounds: 5 },
+      /own words at most 4 rounds, found 5$/,
+    ],
+    [
+      "another wording than its own",
+      { name: "own", rounds },
+      reference3,
+      /own words its own rounds.*counts for nothing/,
+    ],
+    ["programs", { ...strict("whole"), programs: true }, default3, /is answered by programs/],
+    [
+      "a box that the grade does not see",
+      strict("hashes"),
+      reference3,
+      /elsewhere \(strict: hashes\).*asks for \\boxed/,
+    ],
+    ["an end that nobody can tell", strict("auto"), adaptive, /no marker.*strict: auto.*`adaptive` ends no question/],
+    ["an end that its own reward alone knows", { name: "t" }, adaptive, /no marker.*the reward is its own/],
+    ["an end by the tags of every round", strict("tag", "letter"), adaptive, /no marker/],
+  ])("%s", (_, task, wording, why) => expect(() => checkRounds(task, wording)).toThrow(why));
+
+  test.each<[string, RoundTask, RoundWording]>([
+    ["as many rounds as it words", { name: "own", rounds, programs: true }, { ...adaptive, rounds: 4 }],
+    ["a box among what the grade sees", strict("hashes", "boxed"), { ...reference3, adaptive: true }],
+    ["a box that any extraction finds", strict("auto"), reference3],
+    ["a box of a published grader", { name: "t", grading: { strict: ["hashes"], mode: "motif-answer" } }, reference3],
+    ["a box for its own reward", { name: "t" }, reference3],
+  ])("but %s", (_, task, wording) => expect(() => checkRounds(task, wording)).not.toThrow());
+
+  test("whether the final answer is asked for in a box", () => {
+    expect(asksForBox(strict("boxed"), "default")).toBe(true);
+    expect(asksForBox(strict("hashes", "boxed"), "default")).toBe(false);
+    expect(asksForBox({ name: "t" }, "default")).toBe(false);
+    expect(asksForBox(strict("auto"), "reference")).toBe(true);
+  });
 });

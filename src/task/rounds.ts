@@ -1,6 +1,7 @@
-import { extract, type Strategy } from "../grade/index.ts";
+import { extract, isMode, modeNamed, type Strategy } from "../grade/index.ts";
 import { UserError } from "../errors.ts";
 import type { Message, Tokenizer } from "../model/types.ts";
+import { questionWithOptions } from "./questions.ts";
 import type { Problem, Prompt, RoundDemonstration, Task } from "./types.ts";
 
 /**
@@ -15,6 +16,8 @@ export interface RoundWording {
   /** n: rounds a question. */
   rounds: number;
   style: RoundStyle;
+  /** A response that states its final answer ends the question. */
+  adaptive?: boolean;
 }
 
 /** What of a task the wording depends on. */
@@ -25,23 +28,29 @@ export function roundPrompt(
   task: RoundTask,
   problem: Problem,
   round: number,
-  { rounds, style }: RoundWording,
+  { rounds, style, adaptive = false }: RoundWording,
   progress?: string,
 ): Prompt {
   if (task.rounds !== undefined) return task.rounds.prompt(problem, round, rounds, progress);
   const question = questionOf(task, problem);
   const words = style === "reference" ? referenceWords : defaultWords;
   const messages: Message[] = [
-    { role: "system", content: words.system(rounds, answerForm(task)) },
+    { role: "system", content: words.system(rounds, answerForm(task), adaptive) },
     { role: "user", content: words.user(question, round, rounds, progress) },
   ];
   return { messages };
 }
 
 /** What a response hands on: what its last answer tags hold, or all of it. Undefined where that is nothing. */
-export function extractProgress(task: RoundTask, response: string): string | undefined {
+export function extractProgress(
+  task: RoundTask,
+  response: string,
+  { style }: Pick<RoundWording, "style">,
+): string | undefined {
   if (task.rounds !== undefined) return task.rounds.progress(response);
-  return answerPart(response).trim() || undefined;
+  // The authors' code stops at a closing tag even where no tag was opened.
+  const part = style === "reference" ? modeNamed("motif-answer").extract(response) : answerPart(response);
+  return part?.trim() || undefined;
 }
 
 /** Whether a response states its final answer, where the task's prompt asks for it; with a reward of the task's own nobody can tell. */
@@ -56,10 +65,44 @@ export function roundResponse(reasoning: string, answer: string): string {
   return `<reasoning>\n${reasoning}\n</reasoning>\n<answer>\n${answer}\n</answer>`;
 }
 
-/** Throws a UserError where a task cannot word so many rounds. */
-export function checkRounds(task: RoundTask, rounds: number): void {
-  const most = task.rounds?.most ?? Infinity;
-  if (rounds > most) throw new UserError(`task ${task.name} words at most ${most} rounds, found ${rounds}`);
+/** Throws a UserError where a task cannot be asked in such rounds, or where a part of the wording would count for nothing. */
+export function checkRounds(task: RoundTask, { rounds, style, adaptive = false }: RoundWording): void {
+  const refuse = (why: string): never => {
+    throw new UserError(`task ${task.name} ${why}`);
+  };
+  if (task.rounds !== undefined) {
+    const { most = Infinity } = task.rounds;
+    if (rounds > most) refuse(`words at most ${most} rounds, found ${rounds}`);
+    if (style !== "default")
+      refuse(`words its own rounds, so that style = "${style}" counts for nothing; leave it out`);
+    return;
+  }
+  if (task.programs === true)
+    refuse(
+      "is answered by programs, and the usual rounds ask for none; take one whose answers are texts, or that has `rounds` of its own",
+    );
+  const looked = task.grading?.strict.join(", ") ?? "none, the reward is its own";
+  if (style === "reference" && !gradesBox(task)) {
+    refuse(
+      `looks for the answer elsewhere (strict: ${looked}), and style = "reference" asks for \\boxed{}; set its \`strict\` to "boxed", or take style = "default"`,
+    );
+  }
+  if (adaptive && answerForm(task) === undefined) {
+    refuse(
+      `has no marker by which a final answer could be told from progress (strict: ${looked}), so that \`adaptive\` ends no question; leave it out, or set its \`strict\` to one of ${Object.keys(ANSWER_FORMS).join(", ")}`,
+    );
+  }
+}
+
+/** Whether a box counts as an answer; of a reward of the task's own, and of a published grader, nobody knows that it does not. */
+function gradesBox({ grading }: RoundTask): boolean {
+  if (grading === undefined || (grading.mode !== undefined && isMode(grading.mode))) return true;
+  return grading.strict.some((strategy) => strategy === "boxed" || strategy === "auto");
+}
+
+/** Whether the usual wording asks for the final answer in a box. */
+export function asksForBox(task: RoundTask, style: RoundStyle): boolean {
+  return style === "reference" || answerForm(task) === ANSWER_FORMS.boxed;
 }
 
 /**
@@ -103,11 +146,19 @@ export function roundDemonstrations(task: RoundTask, problem: Problem, wording: 
 
 const pieces = (text: string, at: RegExp): string[] => text.split(at).filter((piece) => piece.trim() !== "");
 
-function questionOf(task: RoundTask, { id, prompt, question }: Problem): string {
-  if ("messages" in prompt) return question ?? prompt.messages.at(-1)?.content ?? "";
-  throw new UserError(
-    `task ${task.name}, problem ${id}: rounds are chats, and its prompt is a plain text; use a prompt of messages, or a task with \`rounds\` of its own`,
-  );
+function questionOf(task: RoundTask, problem: Problem): string {
+  const { id, prompt, question } = problem;
+  const refuse = (why: string): never => {
+    throw new UserError(`task ${task.name}, problem ${id}: ${why}`);
+  };
+  if (!("messages" in prompt)) {
+    return refuse(
+      "rounds are chats, and its prompt is a plain text; use a prompt of messages, or a task with `rounds` of its own",
+    );
+  }
+  if (prompt.messages.some(({ role }) => role === "assistant"))
+    refuse("its prompt shows worked examples, which its rounds would leave out; take `examples` out of the task");
+  return question === undefined ? (prompt.messages.at(-1)?.content ?? "") : questionWithOptions(problem);
 }
 
 /** The text of the last answer tags; everything where there are none. */
@@ -131,19 +182,20 @@ const answerForm = ({ grading }: RoundTask): string | undefined =>
   (grading?.strict ?? []).map((strategy) => ANSWER_FORMS[strategy]).find((form) => form !== undefined);
 
 interface Words {
-  system(rounds: number, form: string | undefined): string;
+  system(rounds: number, form: string | undefined, adaptive: boolean): string;
   user(question: string, round: number, rounds: number, progress: string | undefined): string;
 }
 
 const LAYOUT = roundResponse("...", "...");
 
 const defaultWords: Words = {
-  system: (rounds, form) =>
+  system: (rounds, form, adaptive) =>
     [
       `You answer a question in ${rounds === 1 ? "one round" : `${rounds} rounds`}. In each round reason first, then write down how far you are, in this layout:`,
       LAYOUT,
       "What stands between the answer tags is all that the next round gets to see. " +
         `In the last round give the final answer between the answer tags${form === undefined ? "" : `, ${form}`}.`,
+      ...(adaptive && rounds > 1 ? ["A final answer that is stated so in an earlier round ends the question."] : []),
     ].join("\n"),
   user: (question, round, rounds, progress) =>
     [
