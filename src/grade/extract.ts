@@ -25,12 +25,12 @@ const boxed: Rule = (response) => {
   const open = boxOpening(response, start);
   if (response[open] !== "{") {
     const token = /^(?:[^\s$\\]|\\(?![)\]]))+/.exec(response.slice(open, open + 100))?.[0] ?? "";
-    return { text: /^[A-Za-z]{2}/.test(token) ? "" : cleanAnswer(token), start };
+    if (/^[A-Za-z]{2}/.test(token)) return { text: "", start, end: open };
+    return { text: cleanAnswer(token), start, end: open + token.length };
   }
   const close = closingBrace(response, open);
-  return close < 0
-    ? { text: "", start }
-    : withJoined(response, { text: response.slice(open + 1, close).trim(), start });
+  if (close < 0) return { text: "", start, end: lineEnd(response, open) };
+  return withJoined(response, { text: response.slice(open + 1, close).trim(), start, end: close + 1 });
 };
 
 /** What joins two boxes, read backwards from the second: `}$ and $`, `},`, `} \text{ or } `. */
@@ -54,8 +54,8 @@ function withJoined(response: string, last: Found): Found {
     if (joint[1] === "or") word = " or ";
     start = before;
   }
-  if (new Set(texts).size === 1) return { text: last.text, start };
-  return { text: texts.join(word === "," ? ", " : word), start };
+  const text = new Set(texts).size === 1 ? last.text : texts.join(word === "," ? ", " : word);
+  return { text, start, end: last.end };
 }
 
 /** After the last `####`, GSM8K's marker: the rest of the line, or of the next line that has something. */
@@ -74,8 +74,9 @@ const tag: Rule = (response) => {
   const start = response.lastIndexOf("<answer>");
   if (start < 0) return undefined;
   const end = response.indexOf("</answer>", start);
-  const inside = end < 0 ? "" : response.slice(start + "<answer>".length, end);
-  return { text: boxed(inside)?.text || cleanAnswer(inside), start };
+  if (end < 0) return { text: "", start, end: lineEnd(response, start) };
+  const inside = response.slice(start + "<answer>".length, end);
+  return { text: boxed(inside)?.text || cleanAnswer(inside), start, end: end + "</answer>".length };
 };
 
 /**
@@ -91,7 +92,7 @@ const phrase: Rule = (response) => {
 /** The last number, as `findNumbers` reads numbers, LaTeX's separators (`10{,}080`, `10,\!080`) included. */
 const lastNumber: Rule = (response) => {
   const text = findNumbers(plainNumbers(response)).at(-1);
-  return text === undefined ? undefined : { text, start: 0 };
+  return text === undefined ? undefined : { text, start: 0, end: response.length };
 };
 
 const LETTER =
@@ -109,19 +110,24 @@ const letter: Rule = (response) => {
   if ((lastLine.match(OPTION) ?? []).length < 2) candidates.push(lastLine);
   for (const candidate of candidates) {
     const found = LETTER.exec(candidate ?? "");
-    if (found !== null) return { text: found[1] ?? found[2], start: 0 };
+    if (found !== null) return { text: found[1] ?? found[2], start: 0, end: response.length };
   }
   const option = [...response.matchAll(OPTION)].at(-1);
-  return option === undefined ? undefined : { text: option[1] ?? option[2], start: option.index };
+  if (option === undefined) return undefined;
+  return { text: option[1] ?? option[2], start: option.index, end: option.index + option[0].length };
 };
 
 /** The whole response without surrounding blanks. */
-const whole: Rule = (response) => ({ text: response.trim(), start: 0 });
+const whole: Rule = (response) => ({ text: response.trim(), start: 0, end: response.length });
 
 const rules = { boxed, hashes, reft, tag, phrase, "last-number": lastNumber, letter, whole };
 
 /** All strategies, for a message that lists them. */
 export const STRATEGIES = [...(Object.keys(rules) as (keyof typeof rules)[]), "auto"] satisfies Strategy[];
+
+/** Where a strategy finds an answer, `text` being "" where nothing complete follows its marker; undefined where it has no marker. */
+export const locate = (response: string, strategy: Extraction["strategy"]): Found | undefined =>
+  rules[strategy](response);
 
 /** The order in which `auto` looks. */
 const AUTO = ["tag", "boxed", "hashes", "reft", "phrase", "whole", "last-number"] as const;
@@ -191,7 +197,13 @@ function lineAfter(response: string, marker: string): Found | undefined {
   const start = response.lastIndexOf(marker);
   if (start < 0) return undefined;
   const rest = response.slice(start + marker.length).trimStart();
-  return { text: cleanAnswer(withoutClosingTag(rest.split("\n", 1)[0])), start };
+  const line = withoutClosingTag(rest.split("\n", 1)[0]);
+  return { text: cleanAnswer(line), start, end: response.length - rest.length + line.length };
+}
+
+function lineEnd(text: string, from: number): number {
+  const end = text.indexOf("\n", from);
+  return end < 0 ? text.length : end;
 }
 
 /** A line without a closing tag at its end: `5</output>` states 5. */
@@ -235,16 +247,18 @@ function completeBox(response: string): Found | undefined {
       else if (char === "}") {
         const open = opened.pop();
         const text = open === undefined || open.start < 0 ? "" : response.slice(open.at + 1, i).trim();
-        if (open !== undefined && text !== "" && open.start > (best?.start ?? -1)) best = { text, start: open.start };
+        if (open !== undefined && text !== "" && open.start > (best?.start ?? -1)) {
+          best = { text, start: open.start, end: i + 1 };
+        }
       }
       start = -1;
     }
   }
-  return best ?? { text: "", start: opened.find((open) => open.start >= 0)?.start ?? last.start };
+  return best ?? { ...last, start: opened.find((open) => open.start >= 0)?.start ?? last.start };
 }
 
 /** Whether the `####` at `start` is a heading of a text that goes on: a word right after it, and further lines. */
-function isHeading(response: string, start: number): boolean {
+export function isHeading(response: string, start: number): boolean {
   return /^####[ \t*_]*[A-Za-z]{2,}[^\n]*\n\s*\S/.test(response.slice(start));
 }
 

@@ -2,6 +2,8 @@
 export interface Found {
   text: string;
   start: number;
+  /** Where what follows ends. */
+  end: number;
 }
 
 const VERB = String.raw`(?::|=|(?:is|are|was|equals|(?:would|should|must|will) be)\b)[\s*_:=]{0,12}(?:(?:indeed|therefore|thus|simply|just|exactly|given by|equal to|option|choice)\b[\s:*_]{0,6})?`;
@@ -23,7 +25,9 @@ const CONCLUSION = new RegExp(
 export function phraseAnswer(response: string): Found | undefined {
   const found = [...response.matchAll(ANSWER)].at(-1) ?? [...response.matchAll(CONCLUSION)].at(-1);
   if (found === undefined) return undefined;
-  return { text: cleanAnswer(sentence(response.slice(found.index + found[0].length).trimStart())), start: found.index };
+  const rest = response.slice(found.index + found[0].length).trimStart();
+  const stated = sentence(rest);
+  return { text: cleanAnswer(stated), start: found.index, end: response.length - rest.length + stated.length };
 }
 
 /** An amount of money in running text, `$5 each` or `$1,234.50.`, as against mathematics between two dollar signs. */

@@ -71,13 +71,18 @@ export function recordProblems(records: readonly TaggedRecord[], source: Problem
         `\`records\`: problem ${id} is not in the task's training split; train with the task (and its \`dev\`) that the records were made from`,
       );
     }
-    const spans: [number, number][] = [];
-    let text = "";
-    for (const { tag, text: content, lossMask } of steps) {
-      const block = serialize([{ fn: tag, text: content }], layout);
-      if (lossMask === 0) spans.push([text.length, text.length + block.length]);
-      text += block;
-    }
-    return { ...problem, demonstrations: [text], masks: [spans] };
+    return recordProblem(problem, steps, layout);
   });
+}
+
+/** A problem with one record as its demonstration. */
+export function recordProblem(problem: Problem, steps: TaggedRecord["steps"], layout: Layout): Problem {
+  const spans: [number, number][] = [];
+  let text = "";
+  for (const { tag, text: content, lossMask } of steps) {
+    const block = serialize([{ fn: tag, text: content }], layout);
+    if (lossMask === 0) spans.push([text.length, text.length + block.length]);
+    text += block;
+  }
+  return { ...problem, demonstrations: [text], masks: [spans] };
 }

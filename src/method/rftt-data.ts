@@ -16,11 +16,12 @@ import { findLeaks } from "../task/leaks.ts";
 import { questionText, questionWithOptions } from "../task/questions.ts";
 import { solved } from "../task/solved.ts";
 import type { Grading, Problem } from "../task/types.ts";
-import { layoutOf, recordOf, type TaggedRecord } from "./records.ts";
+import { layoutOf, recordOf, recordProblem, type TaggedRecord } from "./records.ts";
 import { plainSteps, recordFault, type RecordStep } from "./rftt-merge.ts";
 import { programSteps } from "./rftt-program.ts";
 import { type Selection, selectPaths, SORT_KEYS } from "./rftt-select.ts";
 import { affirmations, verifications } from "./rftt-verify.ts";
+import { sftRowLength } from "./sft.ts";
 import type { DataStage, Step } from "./stage.ts";
 
 /** Defaults are those of RFTT's released search and selection (arXiv 2502.13389). */
@@ -62,7 +63,7 @@ export const rfttDataSettings = z
     /** Texts that are tried for a `verify`, and their new tokens. */
     verifications: z.int().positive().default(4),
     verifyTokens: z.int().positive().default(256),
-    /** Share of plain paths to which a `verify` that affirms is added. */
+    /** Share of plain paths to which a `verify` that affirms is added, and of a program's records that hold one in place of a mistake. */
     affirm: z.number().min(0).max(1).default(0.3),
     /** Where fewer merged records survive, a program makes those that are missing of gold chains of thought. */
     merged: z.int().min(0).default(0),
@@ -72,6 +73,11 @@ export const rfttDataSettings = z
   .refine(({ order, processReward }) => processReward !== undefined || order.join() !== "prm", {
     path: ["order"],
     error: 'order = ["prm"] needs `processReward`: without it all paths are alike',
+  })
+  .refine(({ order, processReward }) => processReward === undefined || order.includes("prm"), {
+    path: ["processReward"],
+    error:
+      '`order` has no "prm", so that the scores would count for nothing; add "prm" to it, or leave `processReward` out',
   });
 export type RfttDataSettings = z.infer<typeof rfttDataSettings>;
 
@@ -88,6 +94,11 @@ export async function rfttData(stage: DataStage, settings: RfttDataSettings): Pr
   if (grading === undefined || programs) {
     throw new UserError(
       `rftt-data needs a task whose answers are texts that are compared with a gold; ${name} ${programs ? "grades programs" : "has a reward of its own"}`,
+    );
+  }
+  if (settings.merged > 0 && stage.source.size === Infinity) {
+    throw new UserError(
+      `\`merged\`: a program takes gold chains from a training split with an end, and ${name} makes its problems without one; take a task of a file, or leave \`merged\` out`,
     );
   }
   const prm = settings.processReward && new HttpProcessReward(settings.processReward);
@@ -126,11 +137,16 @@ export async function rfttData(stage: DataStage, settings: RfttDataSettings): Pr
   if (!stage.over) return;
   const total = yieldIn(sum(stage.logged()));
   const missing = Math.max(0, settings.merged - (total.merged ?? 0));
-  const made = missing === 0 ? [] : programRecords(stage, missing, settings, grading, evaluated);
-  stage.storeRecords("program", made);
-  const table = { ...total, program: made.length };
+  const made = programRecords(stage, missing, settings, grading, evaluated);
+  stage.storeRecords("program", made.records);
+  const table = { ...total, ...made.rejected, program: made.records.length };
   stage.storeYield(table);
   stage.note(yieldTable(table));
+  if (made.records.length < missing) {
+    stage.note(
+      `records made by program: ${made.records.length} of ${missing}; the other chains hold no calculation that a program can plant a mistake in`,
+    );
+  }
 }
 
 /** The ids of questions that are evaluated too, word for word. */
@@ -149,12 +165,44 @@ function questionOf(stage: DataStage, step: Step, problem: Problem, grading: Gra
 }
 
 async function score(prm: ProcessReward, problems: Problem[], solutions: Solution[][]): Promise<void> {
-  const all = solutions.flatMap((own, q) => own.map((solution) => ({ question: questionText(problems[q]), solution })));
+  const all = solutions.flatMap((own, q) =>
+    own.map((solution) => ({ question: questionWithOptions(problems[q]), solution })),
+  );
   const scores = await prm.score(all.map(({ question, solution: { steps } }) => ({ question, steps })));
   all.forEach(({ solution }, i) => (solution.scores = scores[i]));
 }
 
-/** The records of a step's questions, and why others were not made. */
+/** Records, and why others were not made. */
+class Records {
+  readonly records: TaggedRecord[] = [];
+  readonly rejected: Yield = {};
+  private readonly stage: DataStage;
+  private readonly grading: Grading;
+
+  constructor(stage: DataStage, grading: Grading) {
+    this.stage = stage;
+    this.grading = grading;
+  }
+
+  reject(reason: string): void {
+    const key = `rejected: ${reason}`;
+    this.rejected[key] = (this.rejected[key] ?? 0) + 1;
+  }
+
+  add(problem: Problem, kind: TaggedRecord["kind"], steps: RecordStep[]): void {
+    const { tokenizer, model } = this.stage;
+    const layout = layoutOf(tokenizer);
+    const fault = recordFault(steps, (text) => gradeResponse(problem, text, this.grading).strict.equal);
+    if (fault !== undefined) return this.reject(`${kind}: ${fault}`);
+    const record = recordOf({ id: problem.id, problem: questionText(problem), kind }, steps, layout);
+    if (sftRowLength(tokenizer, recordProblem(problem, record.steps, layout)) > model.info.maxContext) {
+      return this.reject(`${kind}: longer than the context`);
+    }
+    this.records.push(record);
+  }
+}
+
+/** The records of a step's questions. */
 async function write(
   stage: DataStage,
   step: Step,
@@ -162,10 +210,8 @@ async function write(
   chosen: Selection[],
   settings: RfttDataSettings,
   grading: Grading,
-): Promise<{ records: TaggedRecord[]; rejected: Yield }> {
-  const rejected: Yield = {};
-  const reject = (reason: string) => (rejected[`rejected: ${reason}`] = (rejected[`rejected: ${reason}`] ?? 0) + 1);
-  const layout = layoutOf(stage.tokenizer);
+): Promise<Records> {
+  const made = new Records(stage, grading);
   const subjects = problems.map((problem, q) => ({
     problem,
     question: questionWithOptions(problem),
@@ -175,53 +221,45 @@ async function write(
   }));
   const merged = await verifications(stage.model, subjects, settings, grading);
   const affirmed = await affirmations(stage.model, subjects, settings, grading);
-  const records: TaggedRecord[] = [];
-  const add = (problem: Problem, kind: TaggedRecord["kind"], steps: RecordStep[]) => {
-    const fault = recordFault(steps, (text) => gradeResponse(problem, text, grading).strict.equal);
-    if (fault !== undefined) reject(`${kind}: ${fault}`);
-    else records.push(recordOf({ id: problem.id, problem: questionText(problem), kind }, steps, layout));
-  };
   subjects.forEach(({ problem, chosen: { missing, plain } }, q) => {
-    if (missing !== undefined) reject(missing);
+    if (missing !== undefined) made.reject(missing);
     const found = merged[q];
-    if (found?.fault !== undefined) reject(found.fault);
-    if (found?.steps !== undefined) add(problem, "merged", found.steps);
+    if (found?.fault !== undefined) made.reject(found.fault);
+    if (found?.steps !== undefined) made.add(problem, "merged", found.steps);
     plain.forEach((solution, i) => {
-      add(problem, "plain", plainSteps(solution, outputText(grading, solution.answer ?? ""), affirmed[q][i]));
+      const check = affirmed[q][i];
+      if (check?.fault !== undefined) made.reject(check.fault);
+      made.add(problem, "plain", plainSteps(solution, outputText(grading, solution.answer ?? ""), check?.text));
     });
   });
-  return { records, rejected };
+  return made;
 }
 
-/** Records that a program makes of gold chains of thought, with a planted mistake each, and some whose check holds. */
+/** Records that a program makes of gold chains of thought: a share `affirm` of them with a check that holds, the others with a planted mistake. */
 function programRecords(
   stage: DataStage,
   missing: number,
   settings: RfttDataSettings,
   grading: Grading,
   evaluated: Problem[],
-): TaggedRecord[] {
+): Records {
   const { source, seed, name } = stage;
-  if (source.size === Infinity)
-    throw new UserError("`merged`: gold chains are taken from a training split with an end");
+  const made = new Records(stage, grading);
+  if (missing === 0) return made;
   const problems = Array.from({ length: source.size }, (_, i) => source.at(i));
   const leaked = leakedOf(evaluated, problems);
-  const layout = layoutOf(stage.tokenizer);
-  // A check that holds for each 1 / affirm checks, as among the model's own.
-  const holding = Math.ceil((missing * settings.affirm) / Math.max(1e-9, 1 - settings.affirm));
-  const records: TaggedRecord[] = [];
   for (const problem of problems) {
-    if (records.length >= missing + holding) break;
+    const count = made.records.length;
+    if (count >= missing) break;
     const chain = problem.demonstrations?.[0];
     if (chain === undefined || problem.answer === undefined || leaked.has(problem.id)) continue;
-    const planted = records.length < missing;
+    // Spread evenly, so that however many there are the share is kept.
+    const planted = Math.round((count + 1) * settings.affirm) === Math.round(count * settings.affirm);
     const key = `${seed}/${name}/program/${problem.id}`;
     const steps = programSteps(chain, outputText(grading, problem.answer), { key, planted });
-    if (steps === undefined) continue;
-    if (recordFault(steps, (text) => gradeResponse(problem, text, grading).strict.equal) !== undefined) continue;
-    records.push(recordOf({ id: problem.id, problem: questionText(problem), kind: "program" }, steps, layout));
+    if (steps !== undefined) made.add(problem, "program", steps);
   }
-  return records;
+  return made;
 }
 
 function yieldOf(trees: PromptTree[], solutions: Solution[][], chosen: Selection[]): Yield {

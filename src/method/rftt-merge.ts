@@ -1,6 +1,7 @@
 import type { Pair } from "./rftt-select.ts";
 import type { Solution } from "../rollout/prompt-search.ts";
 import { G2, type Step, validate } from "../tags/index.ts";
+import { withoutAnswers } from "../task/grading.ts";
 
 /** A step of a record; without `learned` it is context and out of the loss. */
 export interface RecordStep extends Step {
@@ -70,16 +71,6 @@ Solution:
 ${steps.map(({ text }) => withoutAnswers(text)).join("\n")}`;
 }
 
-/** A text without the places that state an answer. */
-export function withoutAnswers(text: string): string {
-  return text
-    .replace(/\\(?:boxed|fbox)\{(?:[^{}]|\{[^{}]*\})*\}/g, "...")
-    .replace(/####[^\n]*/g, "")
-    .replace(/<answer>[^<]*(?:<\/answer>)?/g, "")
-    .replace(/((?:the|final|correct) answer(?: is|:))[^.\n]*(?:\.\d[^.\n]*)*/gi, "$1 ...")
-    .trim();
-}
-
 export type VerifyFault =
   "empty verify" | "verify states the answer" | "verify speaks of the other branch" | "verify affirms";
 
@@ -94,13 +85,31 @@ export function verifyFault(text: string, statesAnswer: (text: string) => boolea
   ) {
     return "verify speaks of the other branch";
   }
-  return affirms(text) ? "verify affirms" : undefined;
+  // "The mistake: there is no mistake" begins as it was asked to.
+  const said = text.replace(/^\W*the mistakes?\b/i, "");
+  return affirms(text) || (says(NO_FAULT, said) && affirms(said)) ? "verify affirms" : undefined;
 }
 
-/** Whether a text says that all is well. */
+export type AffirmFault = "empty affirmation" | "affirmation states the answer" | "affirmation does not affirm";
+
+/** Why a text that was to affirm is refused; undefined where it is not. */
+export function affirmFault(text: string, statesAnswer: (text: string) => boolean): AffirmFault | undefined {
+  if (text === "") return "empty affirmation";
+  if (statesAnswer(text)) return "affirmation states the answer";
+  return affirms(text) ? undefined : "affirmation does not affirm";
+}
+
+const NO_FAULT =
+  /\b(?:no|without(?: any| an?)?)\s+(?:mistakes?|errors?)\b|(?:\bnot|n't)\s+(?:(?:\w+\s+)?(?:any|an?)\s+(?:mistakes?|errors?)|wrong|incorrect)\b/gi;
+const FAULT = /\b(?:mistak\w*|errors?|wrong\w*|incorrect\w*|inaccura\w*|fault\w*|flaw\w*|fail\w*|not|cannot)\b|n't\b/gi;
+const WELL =
+  /\b(?:is|are|was|were) (?:all |both |indeed )?(?:correct|right)\b|\b(?:it|that|this|everything) (?:all )?holds\b/gi;
+
+const says = (what: RegExp, text: string): boolean => text.search(what) >= 0;
+
+/** Whether a text says that all is well, and names no fault beside it. */
 export const affirms = (text: string): boolean =>
-  /\bno (?:mistakes?|errors?)\b|\b(?:is|are|was|were) (?:all |indeed )?(?:correct|right)\b|\bholds\b/i.test(text) &&
-  !/\bnot (?:correct|right)\b/i.test(text);
+  (says(NO_FAULT, text) || says(WELL, text)) && !says(FAULT, text.replace(NO_FAULT, ""));
 
 /** Why the steps are no record: the grammar's reason; undefined where they are a whole path of G2 with the right answer in `output` at its end. */
 export function recordFault(steps: readonly RecordStep[], rightOutput: (text: string) => boolean): string | undefined {

@@ -1,14 +1,14 @@
 import { hashKey, uniform } from "../engine/random.ts";
 import type { Model } from "../engine/types.ts";
-import { actionText } from "../rollout/prompt-actions.ts";
+import { finishedText } from "../rollout/prompt-actions.ts";
 import { asked, type Solution } from "../rollout/prompt-search.ts";
 import { outputText, sameAnswer, statedAnswers } from "../task/grading.ts";
 import { encodePrompt } from "../task/prompt.ts";
 import type { Grading, Problem } from "../task/types.ts";
 import { TAG_TOKENS } from "../tags/index.ts";
 import {
+  affirmFault,
   affirmPrompt,
-  affirms,
   mergedSteps,
   type RecordStep,
   repeatsFault,
@@ -80,14 +80,20 @@ export async function verifications(
   return merges;
 }
 
-/** For each plain path of each subject a text that affirms it, for the share that gets one. */
+/** A text that affirms a path, or why there is none. */
+export interface Affirmation {
+  text?: string;
+  fault?: string;
+}
+
+/** For each plain path of each subject the first text that affirms it; undefined for one that is not among the share that gets one. */
 export async function affirmations(
   model: Model,
   subjects: Subject[],
   settings: VerifySettings,
   grading: Grading,
-): Promise<(string | undefined)[][]> {
-  const found: (string | undefined)[][] = subjects.map(({ chosen }) => chosen.plain.map(() => undefined));
+): Promise<(Affirmation | undefined)[][]> {
+  const found: (Affirmation | undefined)[][] = subjects.map(({ chosen }) => chosen.plain.map(() => undefined));
   const items = subjects.flatMap((subject, q) =>
     subject.chosen.plain.flatMap((solution: Solution, i) => {
       const name = `affirm/${i}`;
@@ -99,12 +105,13 @@ export async function affirmations(
   );
   const texts = await write(model, items, settings);
   items.forEach(({ q, i, problem, answer }, at) => {
-    found[q][i] = texts[at]?.find(
-      (text) =>
-        text !== "" &&
-        !states(text, problem, answer, grading) &&
-        (affirms(text) || !/\b(?:mistakes?|wrong|errors?|incorrect|not)\b/i.test(text)),
-    );
+    if (texts[at] === undefined) {
+      found[q][i] = { fault: "the affirm prompt fills the context" };
+      return;
+    }
+    const faults = texts[at].map((text) => affirmFault(text, (one) => states(one, problem, answer, grading)));
+    const accepted = faults.indexOf(undefined);
+    found[q][i] = accepted < 0 ? { fault: faults[0] } : { text: texts[at][accepted] };
   });
   return found;
 }
@@ -132,7 +139,7 @@ async function write(
     if (maxTokens <= 0) return undefined;
     const own = samples.slice(at, (at += n));
     return own.map(({ text, stop }) => {
-      const kept = actionText("direct_answer", text, stop === "length");
+      const kept = finishedText(text, stop === "length");
       return TAG_TOKENS.some((tag) => kept.includes(tag)) ? "" : kept;
     });
   });

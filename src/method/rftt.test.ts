@@ -5,6 +5,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { memoryStage } from "../../test/stage.ts";
 import { LocalEngine } from "../engine/local/index.ts";
 import type { HeadSpec, Model } from "../engine/types.ts";
+import type { Forest } from "../forest/types.ts";
+import type { Tokenizer } from "../model/types.ts";
 import { taggedModel, WORDS } from "../rollout/testing.ts";
 import { TAG_TOKENS } from "../tags/index.ts";
 import { createTask } from "../task/create.ts";
@@ -139,6 +141,28 @@ test("a plain sample that is no whole path of the grammar earns nothing, though 
   const broken = outcomes.filter(({ text }) => text.includes("#### 1") && !/<output>[^<]*<\/output>$/.test(text));
   for (const { outcome } of broken) expect(outcome?.reward).toBe(0);
   expect(outcomes.some(({ outcome }) => outcome?.finished === 1)).toBe(true);
+});
+
+test("what looks like a tag and is none is text of its step", async () => {
+  const settings = { search: "none", maxTokens: 64 } as const;
+  const [{ kept }] = await run(1, settings);
+  const model = await warm();
+  const { stage, recorded } = await memoryStage({ model, task, steps: 1, lr: 1e-3 });
+  const { tokenizer } = model;
+  const answering: Tokenizer = {
+    vocabSize: tokenizer.vocabSize,
+    added: tokenizer.added,
+    hasChatTemplate: false,
+    encode: (text, options) => tokenizer.encode(text, options),
+    decode: (tokens) => tokenizer.decode(tokens).replaceAll("#### ", "<answer>#### "),
+    idOf: (token) => tokenizer.idOf(token),
+    renderChat: (messages) => tokenizer.renderChat(messages),
+  };
+  await rftt({ ...stage, tokenizer: answering }, rfttSettings.parse({ ...small, ...settings }));
+  const finished = (forest: Forest) =>
+    forest.flatMap(({ segments }) => segments.slice(1).map(({ outcome }) => outcome?.finished));
+  expect(finished(kept)).toContain(1);
+  expect(finished(recorded[0].kept)).toEqual(finished(kept));
 });
 
 test("what top-p cuts off is logged", async () => {

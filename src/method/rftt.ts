@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
 import type { HeadSpec, Loss, OptimSettings } from "../engine/types.ts";
 import { UserError } from "../errors.ts";
-import { type Fn, FUNCTIONS, G2, parseTolerant, validate, withoutFunctions } from "../tags/index.ts";
+import { breaksPath, type Fn, FUNCTIONS, G2, parseTolerant, validate, withoutFunctions } from "../tags/index.ts";
 import { HttpProcessReward, type ProcessReward, processRewardSettings } from "../rollout/process-reward.ts";
 import { type End, SEARCH_DEFAULTS, type SearchLeaf, searchTrees } from "../rollout/search.ts";
 import { sampleGroups } from "../rollout/single.ts";
@@ -367,9 +367,10 @@ async function samplePlainly(
       // With the closing tag that ended it, which is no part of the response.
       const written = stage.tokenizer.decode(stop === "eos" ? tokens.subarray(0, -1) : tokens);
       const { steps, faults } = parseTolerant(written);
+      const broken = faults.some(breaksPath);
       // As at a leaf of the search, only a path of the grammar that has come to its end is graded.
-      const finished = stop !== "length" && faults.length === 0 && validate(steps, G2) === undefined;
-      faulty += Number(faults.length > 0);
+      const finished = stop !== "length" && !broken && validate(steps, G2) === undefined;
+      faulty += Number(broken);
       const judged = { grade: finished ? verdict : undefined, key: `${questions[q].key}/${i}` };
       const { reward } = rewardOf(settings.reward, judged, settings.partialReward);
       grades.push({ ...(finished ? verdict : UNFINISHED), reward });

@@ -122,6 +122,7 @@ async function imitateRecords(stage: DataStage, settings: SftSettings, from: str
     );
   }
   const problems = recordProblems(records, stage.source, layoutOf(stage.tokenizer));
+  checkRecordLengths(problems, stage);
   for await (const step of stage.stepsOver(problems.length)) {
     const batch = step.draw(settings.batch).map((number, i) => {
       const problem = problems[number];
@@ -129,6 +130,19 @@ async function imitateRecords(stage: DataStage, settings: SftSettings, from: str
     });
     await supervisedUpdate(stage.model, step, batch, settings);
   }
+}
+
+/** Throws a UserError where records do not fit the context, before any of them is trained on. */
+function checkRecordLengths(problems: readonly Problem[], { tokenizer, model }: DataStage): void {
+  const context = model.info.maxContext;
+  const lengths = problems.map((problem) => sftRowLength(tokenizer, problem));
+  const long = lengths.filter((length) => length > context);
+  if (long.length === 0) return;
+  const longest = Math.max(...long);
+  const { id } = problems[lengths.indexOf(longest)];
+  throw new UserError(
+    `\`records\`: the context holds ${context} tokens, and ${long.length} of ${problems.length} records need more with their prompts, up to ${longest} (problem ${id}); leave them out, or use a model or \`context\` that holds more`,
+  );
 }
 
 /**

@@ -60,7 +60,7 @@ const ECHOES = ["\nQuestion:", "\nExisting steps"];
 
 /** Strings that end an action's text. */
 export const ACTION_STOPS: Record<Action, string[]> = {
-  clarify: ["Original"],
+  clarify: ["\nOriginal question"],
   analysis: ["\n\n"],
   subquestion: ["\n"],
   next_step: ["\nNext step", "\nnext step", ...ECHOES],
@@ -75,24 +75,34 @@ export const saysFinal = (text: string): boolean => /final step|so the answer is
  * last sentence. "" where nothing is left.
  */
 export function actionText(action: Action, text: string, cut: boolean): string {
-  let kept = text.trim().replace(LABELS[action], "").trim();
-  if (cut) kept = wholeSentences(kept);
-  if (action === "clarify") kept = sentences(kept).slice(0, 3).join(" ");
-  return kept;
+  const kept = finishedText(withoutLabel(action, text.trim()), cut);
+  return action === "clarify" ? sentences(kept).slice(0, 3).join(" ") : kept;
 }
 
-const LABELS: Record<Action, RegExp> = {
-  clarify: /^\**clarified question\**\s*:\s*/i,
-  analysis: /^\**(?:brief )?analy(?:sis|se)\**\s*:\s*/i,
-  subquestion: /^\**sub-?question\**\s*:\s*/i,
-  next_step: /^\**(?:next|final|first) step\**\s*:\s*/i,
-  direct_answer: /^\**(?:solution|answer)\**\s*:\s*(?=\S)/i,
+/** A text without blanks at its ends and, where it was cut off at the token limit, without an unfinished last sentence. */
+export const finishedText = (text: string, cut: boolean): string => (cut ? wholeSentences(text) : text.trim());
+
+const LABELS: Record<Action, string> = {
+  clarify: "clarified question",
+  analysis: "(?:brief )?analy(?:sis|se)",
+  subquestion: "sub-?question",
+  next_step: "(?:next|final|first) step",
+  direct_answer: "(?:solution|answer)",
 };
 
-/** Sentences, an abbreviation's or a decimal's period aside. */
+function withoutLabel(action: Action, text: string): string {
+  const found = new RegExp(`^(\\**)${LABELS[action]}(\\**)\\s*:\\s*(\\**)\\s*`, "i").exec(text);
+  if (found === null) return text;
+  const [label, ...marks] = found;
+  const bold = marks.filter((mark) => mark !== "");
+  // Bold marks come in pairs: an odd one belongs to what follows.
+  return (bold.length % 2 === 0 ? "" : bold[bold.length - 1]) + text.slice(label.length);
+}
+
+/** Sentences, an abbreviation's or a decimal's period aside; a line's end alone ends none. */
 export function sentences(text: string): string[] {
   return text
-    .split(/(?<=[.!?])\s+(?=[A-Z"'$\\(])|\n+/)
+    .split(/(?<=[.!?])\s+(?=[A-Z"'$\\(#])|\n\s*\n/)
     .map((sentence) => sentence.trim())
     .filter((sentence) => sentence !== "");
 }

@@ -5,7 +5,13 @@ import { validateForest } from "../forest/validate.ts";
 import { G1, validate } from "../tags/index.ts";
 import { scriptedModel, type Script } from "../../test/scripted-model.ts";
 import { type Action, ACTION_STOPS, actionPrompt, actionText, answerLength } from "./prompt-actions.ts";
-import { harvest, type PromptQuestion, promptSearch, type PromptSearchSettings } from "./prompt-search.ts";
+import {
+  harvest,
+  promptQuestion,
+  type PromptQuestion,
+  promptSearch,
+  type PromptSearchSettings,
+} from "./prompt-search.ts";
 
 const settings: PromptSearchSettings = {
   rollouts: 16,
@@ -224,7 +230,55 @@ describe("search by prompts", () => {
   });
 });
 
+describe("what ends a path, in a task whose answers stand behind ####", () => {
+  const problem = { id: "p", prompt: { messages: [] }, question: "How many?", answer: "12" };
+  const asked = { ...question("a"), ...promptQuestion(problem, { mode: "math", strict: ["hashes"] }) };
+  /** The first node that an action made of a text. */
+  async function nodeOf(action: Action, text: ReturnType<Script>) {
+    const { model } = scriptedModel((prompt) => (actionOf(prompt) === action ? text : "Something."));
+    const [tree] = (await promptSearch(model, [asked], { ...settings, rollouts: 1, maxDepth: 1 }, judge)).trees;
+    return tree.nodes.find(({ step }) => step?.fn === action);
+  }
+
+  test.each([
+    ["Next step: Add both. The result is 12."],
+    ["Next step: the answer to this part is 12."],
+    ["Next step: it is \\boxed{12}."],
+    ["#### Step 2\nAdd 5 and 7."],
+    ["#### Step 2: add 5 and 7"],
+  ])("a step that goes on: %j", async (text) => {
+    const node = await nodeOf("next_step", text);
+    expect(node).toMatchObject({ solution: false });
+    expect(node?.answer).toBeUndefined();
+  });
+
+  test.each([
+    ["Next step: done.\n#### 12"],
+    ["Final step: Add both. The result is 12."],
+    ["Final step: Add.\n#### Step 2\nSo it is \\boxed{12}."],
+    ["Next step: Add. So the answer is 12."],
+  ])("a step that is the last: %j", async (text) => {
+    expect(await nodeOf("next_step", text)).toMatchObject({ solution: true, answer: "12" });
+  });
+
+  test("a direct answer may state it anyhow, in its label too; what was cut off states nothing", async () => {
+    expect(await nodeOf("direct_answer", "Add both. The result is 12.")).toMatchObject({ answer: "12" });
+    expect(await nodeOf("direct_answer", "**Answer:** 12")).toMatchObject({ answer: "12", step: { text: "12" } });
+    const cut = await nodeOf("direct_answer", { text: "Add both. Answer: 1", stop: "length" });
+    expect(cut?.step?.text).toBe("Add both.");
+    expect(cut?.answer).toBeUndefined();
+  });
+});
+
 describe("actions", () => {
+  test("a question may hold the word that its prompt begins with", () => {
+    expect(actionPrompt("clarify", { question: "How many?", answerForm: "", steps: [] })).toContain(
+      ACTION_STOPS.clarify[0],
+    );
+    for (const stop of ACTION_STOPS.clarify)
+      expect("It asks for the price.\nOriginal prices count.").not.toContain(stop);
+  });
+
   test("a text that begins the prompt again is ended there", () => {
     for (const action of ["next_step", "direct_answer"] as const) {
       expect(ACTION_STOPS[action]).toEqual(expect.arrayContaining(["\nQuestion:", "\nExisting steps"]));
@@ -256,6 +310,10 @@ describe("actions", () => {
   test.each<[Action, string, boolean, string]>([
     ["analysis", "Analysis: Add both.", false, "Add both."],
     ["next_step", "**Next step**: Add.\n3 + 4 = 7", false, "Add.\n3 + 4 = 7"],
+    ["next_step", "**Next step:** Add.\n3 + 4 = 7", false, "Add.\n3 + 4 = 7"],
+    ["next_step", "**Next step: Add**\n3 + 4 = 7", false, "**Add**\n3 + 4 = 7"],
+    ["next_step", "Next step: **Add**\n3 + 4 = 7", false, "**Add**\n3 + 4 = 7"],
+    ["analysis", "**Analysis:** **Add** both.", false, "**Add** both."],
     ["next_step", "Next step: Add 3.5 and 2. Then we tak", true, "Add 3.5 and 2."],
     ["next_step", "Next step: never done", true, ""],
     ["clarify", "Clarified Question: One. Two. Three. Four.", false, "One. Two. Three."],
@@ -267,6 +325,7 @@ describe("actions", () => {
   test("a direct answer is as long as its sentences or its paragraphs", () => {
     expect(answerLength("One. Two.\nThree 3.5 is less.")).toBe(3);
     expect(answerLength("a\n\nb\n\nc")).toBe(3);
+    expect(answerLength("8 - 3 = 5\n5 + 1 = 6\n6 + 1 = 7\n#### 7")).toBe(1);
     expect(answerLength(LONG)).toBe(5);
   });
 });

@@ -3,7 +3,7 @@ import { groupTree } from "../forest/build.ts";
 import type { Forest } from "../forest/types.ts";
 import { G1, type Step, TAG_TOKENS } from "../tags/index.ts";
 import { encodePrompt } from "../task/prompt.ts";
-import { markedStrategy, stateAnswer, statedAnswers } from "../task/grading.ts";
+import { markedStrategy, ownAnswer, stateAnswer, statedAnswers } from "../task/grading.ts";
 import { questionWithOptions } from "../task/questions.ts";
 import type { Grading, Problem, Prompt } from "../task/types.ts";
 import { Mcts, type MctsSettings, type Rollout } from "./mcts.ts";
@@ -13,6 +13,7 @@ import {
   actionPrompt,
   actionText,
   answerLength,
+  finishedText,
   isAction,
   saysFinal,
 } from "./prompt-actions.ts";
@@ -24,7 +25,7 @@ export interface PromptSearchSettings extends Pick<MctsSettings, "rollouts" | "c
   temperature: number;
   /** New tokens of each action's text. */
   maxTokens: Record<Action, number>;
-  /** Simulations and selection pass over direct answers of more sentences or paragraphs than this. */
+  /** Simulations pass over direct answers of more sentences or paragraphs than this; selection passes over all of them. */
   longAnswer: number;
   /** Rollouts of one tree in flight at once; 1 is the sequential search. */
   inFlight: number;
@@ -40,8 +41,11 @@ export interface PromptQuestion {
   chat: boolean;
   /** How an answer is stated, with `...` in its place. */
   answerForm: string;
-  /** The answer that a text states; undefined where it states none. */
-  answerOf: (text: string) => string | undefined;
+  /**
+   * The answer that a text states; undefined where it states none. Of a step that does not say that it is the last one (`last` false) only what the
+   * task's own marker states.
+   */
+  answerOf: (text: string, last: boolean) => string | undefined;
   /** Names the random stream. */
   key: string;
   /** In [0, 1): the random number of a rollout at a depth. */
@@ -58,7 +62,7 @@ export function promptQuestion(
     question: questionWithOptions(problem),
     chat: "messages" in problem.prompt,
     answerForm: stateAnswer(markedStrategy(grading), "..."),
-    answerOf: (text) => statedAnswers(text, grading)[0],
+    answerOf: (text, last) => (last ? statedAnswers(text, grading)[0] : ownAnswer(text, grading)),
   };
 }
 
@@ -315,8 +319,10 @@ function nodeOf({ question, counts }: Growing, fn: Action, sample: Sample): Prom
     return undefined;
   }
   const direct = fn === "direct_answer";
-  const answer = direct || fn === "next_step" ? question.answerOf(text) : undefined;
-  const solution = direct || (fn === "next_step" && (answer !== undefined || saysFinal(sample.text)));
+  const last = direct || (fn === "next_step" && saysFinal(sample.text));
+  // A label may be what states the answer ("Answer: 5").
+  const answer = direct || fn === "next_step" ? question.answerOf(finishedText(sample.text, cut), last) : undefined;
+  const solution = last || answer !== undefined;
   return {
     step: { fn, text },
     solution,

@@ -13,6 +13,7 @@ export {
   withoutFunctions,
 } from "./grammar.ts";
 export {
+  breaksPath,
   type Fault,
   type FaultKind,
   type Layout,

@@ -102,10 +102,13 @@ export function parseTolerant(text: string): { steps: Step[]; faults: Fault[] } 
   return { steps, faults };
 }
 
+/** Whether a fault keeps a text from being a path: what looks like a tag and is none is text of its step. */
+export const breaksPath = ({ kind }: Fault): boolean => kind !== "unknown";
+
 /** The steps of a text that `serialize` wrote (at the end of a `text` layout blanks do not count), or the first thing that is wrong with it. */
 export function parseStrict(text: string, layout: Layout): { steps: Step[] } | { fault: Fault } {
   const { steps, faults } = parseTolerant(text);
-  const [fault] = faults.sort((a, b) => a.at - b.at);
+  const [fault] = faults.filter(breaksPath).sort((a, b) => a.at - b.at);
   if (fault !== undefined) return { fault };
   const end = (written: string) => (layout === "text" ? written.trimEnd() : written);
   const [found, expected] = [end(text), end(serialize(steps, layout))];

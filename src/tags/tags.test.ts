@@ -1,14 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { allowedNext, type Fn, FUNCTIONS, G1, G2, type Grammar, TAG_TOKENS, withoutFunctions } from "./grammar.ts";
-import { type Layout, parseStrict, parseTolerant, serialize, type Step, validate } from "./steps.ts";
+import { breaksPath, type Layout, parseStrict, parseTolerant, serialize, type Step, validate } from "./steps.ts";
 
 const layouts: Layout[] = ["tokens", "text"];
 
-/** Text of a step: anything without a tag, angle brackets included. */
+/** Text of a step: anything without a function's tag, what looks like a tag included. */
 const text = fc
   .string({ unit: fc.constantFrom(..."ab1 =<>/\n.é") })
-  .filter((found) => found.trim() !== "" && !/<\/?[a-z][a-z_]*>/.test(found))
+  .filter((found) => found.trim() !== "")
   .map((found) => found.trim());
 
 /** A walk through a grammar, to one of its ends. */
@@ -87,7 +87,9 @@ describe.each([G1, G2])("paths of $name", (grammar) => {
         expect(validate(steps, grammar)).toBeUndefined();
         const written = serialize(steps, layout);
         expect(parseStrict(written, layout)).toEqual({ steps });
-        expect(parseTolerant(written)).toEqual({ steps, faults: [] });
+        const read = parseTolerant(written);
+        expect(read.steps).toEqual(steps);
+        expect(read.faults.filter(breaksPath)).toEqual([]);
       }),
     );
   });
@@ -176,7 +178,8 @@ describe("texts that a policy may write", () => {
   ])("%s", (_, written, faults, steps) => {
     expect(kinds(written)).toEqual(faults);
     expect(fns(written)).toEqual(steps);
-    if (faults.length > 0) expect(parseStrict(written, "tokens")).toHaveProperty("fault");
+    const whole = faults.every((kind) => kind === "unknown") && steps.length > 0;
+    if (written !== "") expect(parseStrict(written, "tokens")).toHaveProperty(whole ? "steps" : "fault");
   });
 
   test("any text is read, and faults lie inside of it", () => {

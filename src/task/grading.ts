@@ -6,6 +6,8 @@ import {
   type Graded,
   type GradedAnswer,
   type GradeOptions,
+  isHeading,
+  locate,
   MODES,
   NO_ANSWER,
   STRATEGIES,
@@ -76,16 +78,51 @@ export function stateAnswer(strategy: Strategy, answer: string): string {
 
 /** Strategies that look for a marker, so that a text without it states no answer. */
 const MARKED = ["boxed", "hashes", "reft", "tag", "phrase"] as const satisfies Strategy[];
+type Marked = (typeof MARKED)[number];
 
-export const isMarked = (strategy: Strategy): boolean => MARKED.some((marked) => marked === strategy);
+export const isMarked = (strategy: Strategy): strategy is Marked => MARKED.some((marked) => marked === strategy);
 
 /** The marker with which a task's answers are stated; a box where it asks for none. */
-export const markedStrategy = ({ strict }: Grading): Strategy => strict.find(isMarked) ?? "boxed";
+export const markedStrategy = ({ strict }: Pick<Grading, "strict">): Marked => strict.find(isMarked) ?? "boxed";
 
 /** The answers that a text states behind any marker, those of the task's own first; none where it has no marker. */
-export function statedAnswers(text: string, { strict }: Grading): string[] {
-  const order = new Set<Strategy>([...strict.filter(isMarked), ...MARKED]);
-  return [...order].flatMap((strategy) => extract(text, [strategy])?.text || []);
+export function statedAnswers(text: string, { strict }: Pick<Grading, "strict">): string[] {
+  const order = new Set<Marked>([...strict.filter(isMarked), ...MARKED]);
+  return [...order].flatMap((strategy) => {
+    const found = locate(text, strategy);
+    return found === undefined || headsStep(text, strategy, found.start) ? [] : found.text || [];
+  });
+}
+
+/** The answer that a text states by the task's own marker; of a sentence only one that says "answer": a result may be a step's. */
+export function ownAnswer(text: string, grading: Pick<Grading, "strict">): string | undefined {
+  const strategy = markedStrategy(grading);
+  const found = locate(text, strategy);
+  if (found === undefined || headsStep(text, strategy, found.start)) return undefined;
+  const weak = strategy === "phrase" && !/^\W*(?:(?:final|the)\s+)*answer/i.test(text.slice(found.start));
+  return weak ? undefined : found.text || undefined;
+}
+
+/** Whether `####` begins a heading, such as "#### Step 2: add". */
+const headsStep = (text: string, strategy: Marked, start: number): boolean =>
+  strategy === "hashes" && (isHeading(text, start) || /^####[ \t*_]*step\b/i.test(text.slice(start)));
+
+/** A text with `...` in place of each statement that a marker's strategy reads as an answer, finished or not. */
+export function withoutAnswers(text: string): string {
+  return MARKED.reduce((left, strategy) => replaceEach(left, strategy, () => "..."), text);
+}
+
+/** A text whose boxes are taken off, what they hold left in its place. */
+export const withoutBoxes = (text: string): string => replaceEach(text, "boxed", (inside) => inside);
+
+/** From the last marker to the first, for one may stand inside of another. */
+function replaceEach(text: string, strategy: Marked, by: (answer: string) => string): string {
+  let left = text;
+  for (;;) {
+    const found = locate(left, strategy);
+    if (found === undefined) return left.trim();
+    left = left.slice(0, found.start) + by(found.text) + left.slice(found.end);
+  }
 }
 
 /** A last sentence that states an answer as the task asks. */
