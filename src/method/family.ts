@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { NORMALIZATIONS } from "./advantages.ts";
+import { type Contradiction, refuse } from "./contradictions.ts";
 import { BASELINES, CLIPS, KLS, RATIOS, SCALES } from "./parts.ts";
 import { drawsWhole, TRUNCATED } from "./sampling.ts";
 import { optimizerSettings } from "./update.ts";
@@ -110,15 +111,13 @@ export function groupSettings(member: Member) {
     })
     .refine(drawsWhole, TRUNCATED)
     .superRefine((settings, context) => {
-      for (const { key, why } of contradictions(settings, member)) {
-        context.addIssue({ code: "custom", path: [key], message: why, input: settings[key] });
-      }
+      refuse(contradictions(settings, member), settings, context);
     });
 }
 export type GroupSettings = z.output<ReturnType<typeof groupSettings>>;
 
 /** Parts that cannot stand beside each other: by which key, and why. */
-function contradictions(s: GroupSettings, member: Member): { key: keyof GroupSettings; why: string }[] {
+function contradictions(s: GroupSettings, member: Member): Contradiction<GroupSettings>[] {
   const withinGroup = s.baseline === "group" || s.baseline === "leave-one-out";
   const rules: [boolean, keyof GroupSettings, string][] = [
     [

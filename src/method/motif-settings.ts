@@ -3,6 +3,7 @@ import { UserError } from "../errors.ts";
 import { asksForBox, checkRounds, ROUND_STYLES } from "../task/rounds.ts";
 import type { Task } from "../task/types.ts";
 import { NORMALIZATIONS } from "./advantages.ts";
+import { type Contradiction, refuse } from "./contradictions.ts";
 import { formatWeight, ROUND_REWARDS } from "./motif-rewards.ts";
 import { RATIOS } from "./parts.ts";
 import { optimizerSettings } from "./update.ts";
@@ -73,9 +74,7 @@ const fields = z.strictObject({
 const DEFAULTS = fields.parse({});
 
 export const motifSettings = fields.superRefine((settings, context) => {
-  for (const { key, why } of contradictions(settings)) {
-    context.addIssue({ code: "custom", path: [key], message: why, input: settings[key] });
-  }
+  refuse(contradictions(settings), settings, context);
 });
 export type MotifSettings = z.output<typeof motifSettings>;
 
@@ -105,7 +104,7 @@ export function laterTopP({ laterTopP, trainRounds }: MotifSettings): number {
 }
 
 /** Settings that cannot stand beside each other, and those that count for nothing: by which key, and why. */
-function contradictions(s: MotifSettings): { key: keyof MotifSettings; why: string }[] {
+function contradictions(s: z.output<typeof fields>): Contradiction<MotifSettings>[] {
   const all = s.trainRounds === "all";
   const rules: [boolean, keyof MotifSettings, string][] = [
     [

@@ -1,3 +1,4 @@
+import { z } from "zod";
 import type { Loss, OptimSettings, Policy } from "../engine/types.ts";
 import type { Tree } from "../forest/types.ts";
 import { firstPassMetrics, klMetrics } from "./diagnostics.ts";
@@ -9,6 +10,23 @@ import { accumulate, adam, type OptimizerSettings } from "./update.ts";
 export interface Minibatch {
   trees: Tree[];
 }
+
+const count = z.int().positive();
+
+/** The settings that updates on trees of paths (or of responses that fork) share. */
+export const treeUpdateSettings = {
+  /** Weight of the KL cost (k1) inside the reward. */
+  beta: z.number().min(0).default(0.01),
+  reference: z.enum(["stage-start", "base"]).default("stage-start"),
+  /** The ratio counts within [1 - clipLow, 1 + clipHigh]. */
+  clipLow: z.number().min(0).max(1).default(0.2),
+  clipHigh: z.number().min(0).default(0.2),
+  innerPasses: count.default(1),
+  /** Optimizer updates a pass, each on its share of the questions. */
+  minibatches: count.default(1),
+  /** A mean over all tokens of the minibatch's paths, or over each path's tokens and then over paths. */
+  normalize: z.enum(["token", "sequence"]).default("token"),
+};
 
 interface UpdateSettings extends OptimizerSettings {
   /** Times that a step's samples are trained on. */

@@ -9,9 +9,10 @@ import { sampleGroups } from "../rollout/single.ts";
 import { questionText } from "../task/questions.ts";
 import { solved } from "../task/solved.ts";
 import type { Grade, Problem } from "../task/types.ts";
+import { type Contradiction, refuse } from "./contradictions.ts";
 import { cutMetrics, rewardMetrics } from "./diagnostics.ts";
 import { ppo } from "./losses.ts";
-import { referencePolicy, scoreReference, updatePolicy } from "./policy-update.ts";
+import { referencePolicy, scoreReference, treeUpdateSettings, updatePolicy } from "./policy-update.ts";
 import { HeadProcessReward, PROCESS, setStepTargets } from "./process-head.ts";
 import { exploredMetrics } from "./rftt-metrics.ts";
 import { needsScores, rewardOf, REWARDS } from "./rftt-rewards.ts";
@@ -71,17 +72,7 @@ const everySetting = z.strictObject({
   duplicates: z.boolean().default(false),
   /** Leaves out questions whose paths all have the same reward; with `stepCredit` none, for steps teach there too. */
   dropFlatGroups: z.boolean().default(true),
-  /** Weight of the KL cost (k1) inside the reward. */
-  beta: z.number().min(0).default(0.01),
-  reference: z.enum(["stage-start", "base"]).default("stage-start"),
-  /** The ratio counts within [1 - clipLow, 1 + clipHigh]. */
-  clipLow: z.number().min(0).max(1).default(0.2),
-  clipHigh: z.number().min(0).default(0.2),
-  innerPasses: count.default(1),
-  /** Optimizer updates a pass, each on its share of the questions. */
-  minibatches: count.default(1),
-  /** A mean over all tokens of the minibatch's paths, or over each path's tokens and then over paths. */
-  normalize: z.enum(["token", "sequence"]).default("token"),
+  ...treeUpdateSettings,
   ...optimizerSettings({ lr: 5e-7, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
 });
 const DEFAULTS = everySetting.parse({});
@@ -93,27 +84,25 @@ export const rfttSettings = everySetting
     error: "minibatches must divide prompts evenly",
   })
   .superRefine((settings, context) => {
-    for (const { key, why } of contradictions(settings)) {
-      context.addIssue({ code: "custom", path: [key], message: why, input: settings[key] });
-    }
+    refuse(contradictions(settings), settings, context);
   });
 export type RfttSettings = z.infer<typeof rfttSettings>;
 
 /** Settings that exclude each other, or of which one would count for nothing. */
-function contradictions(s: RfttSettings): { key: keyof RfttSettings; why: string }[] {
-  const found: { key: keyof RfttSettings; why: string }[] = [];
-  const refuse = (wrong: boolean, key: keyof RfttSettings, why: string) => void (wrong && found.push({ key, why }));
+function contradictions(s: z.output<typeof everySetting>): Contradiction<RfttSettings>[] {
+  const found: Contradiction<RfttSettings>[] = [];
+  const rule = (wrong: boolean, key: keyof RfttSettings, why: string) => void (wrong && found.push({ key, why }));
   const unused = (key: keyof RfttSettings, why: string, change: string) =>
-    refuse(
+    rule(
       !isDeepStrictEqual(s[key], DEFAULTS[key]),
       key,
       `${why}, so ${key} would count for nothing; ${change} or leave it out`,
     );
   const cut = cutBy(s.without);
-  if (cut !== undefined) refuse(true, "without", cut);
+  if (cut !== undefined) rule(true, "without", cut);
   const released = s.reward !== "paper";
   if (s.search === "none") {
-    refuse(
+    rule(
       s.advantages === "tree",
       "advantages",
       'advantages = "tree" needs search = "tree", for plain samples share no steps',
@@ -121,12 +110,12 @@ function contradictions(s: RfttSettings): { key: keyof RfttSettings; why: string
     for (const key of OF_A_SEARCH) unused(key, 'search = "none" draws plain samples', 'take search = "tree"');
   } else if (released) {
     const why = `the values in the tree are 1 for right and 0 for wrong where reward = "${s.reward}"`;
-    refuse(
+    rule(
       s.searchTokens === "expected",
       "searchTokens",
       `${why}, another scale than the reward's; take "paper" or "masked"`,
     );
-    refuse(
+    rule(
       s.advantages === "tree",
       "advantages",
       `${why}, so that steps would not get that reward; take "group" or "whiten"`,
@@ -135,7 +124,7 @@ function contradictions(s: RfttSettings): { key: keyof RfttSettings; why: string
   if (released) unused("partialReward", `reward = "${s.reward}" has no such part`, 'take reward = "paper"');
   if (s.reward === "released-prm") {
     const why = 'released-prm rewards each step where it ends, which needs advantages = "whiten"';
-    refuse(s.advantages !== "whiten", "reward", why);
+    rule(s.advantages !== "whiten", "reward", why);
   }
   if (s.advantages === "whiten")
     unused("scaleByStd", "whitening divides by a deviation of its own", 'take advantages = "group"');
@@ -145,7 +134,7 @@ function contradictions(s: RfttSettings): { key: keyof RfttSettings; why: string
       unused(key, "there is no head", 'take processReward = "head"');
   }
   if (s.processReward === "none") {
-    refuse(
+    rule(
       s.stepCredit > 0 || needsScores(s.reward),
       "processReward",
       "stepCredit and the rewards released-prm and released-orm need a process reward model",
@@ -282,9 +271,8 @@ async function search(
       ids,
     }));
     // A head is the engine's work; a server's is not.
-    const found = await step.time(settings.processReward === "head" ? "score" : "grade", async () =>
-      judge?.score(states),
-    );
+    const kind = settings.processReward === "head" ? "score" : "grade";
+    const found = judge && (await step.time(kind, () => judge.score(states)));
     asked.forEach((leaf, i) => scores[leaf.question].set(leaf, found?.[i] ?? []));
     return leaves.map((leaf) => {
       const { question, node } = leaf;

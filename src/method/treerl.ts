@@ -4,7 +4,7 @@ import type { Grade } from "../task/types.ts";
 import { rewardMetrics } from "./diagnostics.ts";
 import { forkCredit } from "./fork-credit.ts";
 import { ppo } from "./losses.ts";
-import { referencePolicy, scoreReference, updatePolicy } from "./policy-update.ts";
+import { referencePolicy, scoreReference, treeUpdateSettings, updatePolicy } from "./policy-update.ts";
 import { exploredMetrics } from "./rftt-metrics.ts";
 import { questionsOf } from "./sampling.ts";
 import type { Stage } from "./stage.ts";
@@ -31,17 +31,7 @@ export const treerlSettings = z
     maxTokens: count.default(1024),
     /** Leaves out questions whose responses all have the same reward. */
     dropFlatGroups: z.boolean().default(true),
-    /** Weight of the KL cost (k1) inside the reward. */
-    beta: z.number().min(0).default(0.01),
-    reference: z.enum(["stage-start", "base"]).default("stage-start"),
-    /** The ratio counts within [1 - clipLow, 1 + clipHigh]. */
-    clipLow: z.number().min(0).max(1).default(0.2),
-    clipHigh: z.number().min(0).default(0.2),
-    innerPasses: count.default(1),
-    /** Optimizer updates a pass, each on its share of the questions. */
-    minibatches: count.default(1),
-    /** A mean over all tokens of the minibatch's responses, or over each one's tokens and then over responses. */
-    normalize: z.enum(["token", "sequence"]).default("token"),
+    ...treeUpdateSettings,
     ...optimizerSettings({ lr: 1e-6, betas: [0.9, 0.95], eps: 1e-8, weightDecay: 0, maxGradNorm: 1 }),
   })
   .refine((s) => s.prompts % s.minibatches === 0, {
